@@ -1,0 +1,3 @@
+"""Portoser: a GitOps registry of MCP tools."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Postgres: the tables, their migrations, the queries, and the embedded server."""
