@@ -1,0 +1,131 @@
+"""Stopped, killed and started again: nothing is lost and nothing is left over."""
+
+import signal
+from collections.abc import Callable
+
+import psutil
+from e2e_server import Server, sdk_sse, text_of, until
+
+GREET = 'def greet(name: str) -> str:\n    """Greet somebody."""\n    return f"Hello, {name}!"\n'
+
+
+def children_of(server: Server) -> list[psutil.Process]:
+    assert server.process is not None
+    return psutil.Process(server.process.pid).children(recursive=True)
+
+
+async def test_a_killed_server_leaves_no_tool_process_and_starts_again_with_everything(
+    own_server: Callable[..., Server],
+) -> None:
+    server = own_server()
+    server.write("greet.py", GREET)
+    server.write("greet.yaml", "kind: Tool\n")
+    server.start()
+    server.api("POST", "/api/mcp/tools", json={"name": "mine", "code": "def mine() -> int:\n    return 1\n"})
+    async with sdk_sse(server) as (client, _):
+        await client.call_tool("greet", {"name": "Ada"})
+        workers = [child for child in children_of(server) if "postgres" not in child.name()]
+        assert workers
+        server.stop(signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
+
+    await until(gone)
+    server.start()
+    names = {tool["name"] for tool in server.api("GET", "/api/mcp/tools").json()["tools"]}
+    assert names == {"greet", "mine"}
+    entries = server.api("GET", "/api/mcp/audit/logs", params={"tool": "greet", "event": "tool.call"}).json()["entries"]
+    assert len(entries) == 1
+    async with sdk_sse(server) as (client, _):
+        assert text_of(await client.call_tool("greet", {"name": "Ada"})) == "Hello, Ada!"
+    assert server.stop() == 0, server.output()
+
+
+async def test_a_stopped_server_leaves_no_process_and_no_traceback(own_server: Callable[..., Server]) -> None:
+    server = own_server(examples=True)
+    server.start()
+    async with sdk_sse(server) as (client, _):
+        await client.call_tool("examples.hello", {"name": "Ada"})
+        left = children_of(server)
+        assert server.stop(signal.SIGINT) == 0, server.output()
+
+    async def gone() -> bool:
+        return not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+    await until(gone)
+    assert "Traceback" not in server.output()
+    assert (server.home / ".portoser").exists()
+
+
+async def test_a_removed_folder_deletes_nothing(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    server.write("greet.py", GREET)
+    server.write("greet.yaml", "kind: Tool\n")
+    server.start()
+    server.tools.rename(server.home / "elsewhere")
+
+    async def told() -> bool:
+        return (
+            "tools.d" in server.api("GET", "/api/mcp/sync").text
+            and "Stalled" in server.api("GET", "/api/mcp/sync").text
+        )
+
+    await until(told, 20)
+    assert server.api("GET", "/api/mcp/tools").json()["total"] == 1
+    (server.home / "elsewhere").rename(server.tools)
+
+    async def well() -> bool:
+        return "Idle" in server.api("GET", "/api/mcp/sync").text
+
+    await until(well, 30)
+
+
+async def test_more_deletes_than_the_guard_allows_wait_for_a_person(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    for number in range(12):
+        server.write(f"greet{number}.py", GREET.replace("greet", f"greet{number}"))
+        server.write(f"greet{number}.yaml", "kind: Tool\n")
+    server.start()
+    assert server.api("GET", "/api/mcp/tools").json()["total"] == 12
+    for number in range(10):
+        (server.tools / f"greet{number}.yaml").unlink()
+
+    async def held() -> bool:
+        return "AwaitingApproval" in server.api("GET", "/api/mcp/sync").text
+
+    await until(held)
+    assert server.api("GET", "/api/mcp/tools").json()["total"] == 12
+
+
+async def test_provenance_names_the_commit_and_says_dirty(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    server.write("greet.py", GREET)
+    server.write("greet.yaml", "kind: Tool\n")
+    commit = server.commit("Add greet")
+    server.start()
+
+    async def provenance() -> dict[str, str]:
+        said: dict[str, str] = server.api("GET", "/api/mcp/tools/greet").json()["provenance"]
+        return said
+
+    assert (await provenance())["commit"] == commit
+    assert "Ada" in (await provenance())["author"]
+    server.write("greet.py", GREET.replace("Hello", "Hi"))
+
+    async def dirty() -> bool:
+        return (await provenance())["commit"] == f"{commit}+dirty"
+
+    await until(dirty)
+    after = server.commit("Say hi")
+
+    async def clean() -> bool:
+        return (await provenance())["commit"] == after
+
+    await until(clean, 20)
+    server.api("POST", "/api/mcp/tools/greet/call", json={"arguments": {"name": "x"}})
+    entry = server.api("GET", "/api/mcp/audit/logs", params={"tool": "greet", "event": "tool.call"}).json()["entries"][
+        0
+    ]
+    assert entry["commit"] == after
+    assert entry["path"] == "greet.yaml"
