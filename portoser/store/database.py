@@ -1,0 +1,192 @@
+"""The connection to Postgres: a pool, the codecs, and one clear error for "not there right now"."""
+
+import asyncio
+import contextlib
+import random
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+import msgspec
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from portoser.catalog.errors import PortoserError, Unavailable
+
+log = structlog.get_logger(__name__)
+
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+"""What functions that speak SQL take."""
+
+AWAY = (
+    OSError,  # also TimeoutError
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, cannot connect now
+    asyncpg.InsufficientResourcesError,  # disk full, too many connections
+    asyncpg.ReadOnlySQLTransactionError,  # a standby since the last failover
+)
+"""What asyncpg raises when Postgres is not there, or not able, right now."""
+
+_ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def plain_dsn(url: str) -> str:
+    """A ``DATABASE_URL`` as asyncpg takes it: SQLAlchemy's forms are understood too.
+
+    Raises:
+        PortoserError: the URL is not one of Postgres.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
+        raise PortoserError(f"DATABASE_URL must begin with postgresql://, not with {parts.scheme or url[:12]!r}.")
+    if parts.scheme == "postgresql+asyncpg":
+        query = [("sslmode" if key == "ssl" else key, value) for key, value in parse_qsl(parts.query)]
+        parts = parts._replace(query=urlencode(query, safe="/"))
+    return urlunsplit(parts._replace(scheme="postgresql"))
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON that Postgres takes, of anything JSON-like.
+
+    What ``jsonb`` cannot hold is replaced, never refused, because it comes from callers: NUL and lone
+    surrogates become U+FFFD; integers beyond 64 bits stay whole.
+    """
+    try:
+        encoded = msgspec.json.encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        encoded = msgspec.json.encode(_scrubbed(value))
+    return _ESCAPED_NUL.sub(rb"\1\\ufffd", encoded) if b"\\u0000" in encoded else encoded
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and value.bit_length() > 63:
+        return msgspec.Raw(str(value).encode())
+    if isinstance(value, dict):
+        return {_scrubbed(key): _scrubbed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrubbed(item) for item in value]
+    return value
+
+
+def _encode_jsonb(value: Any) -> bytes:
+    return b"\x01" + encode_json(value)  # the version of jsonb's binary form
+
+
+def _decode_jsonb(data: bytes) -> Any:
+    return msgspec.json.decode(memoryview(data)[1:])
+
+
+async def set_codecs(connection: Connection) -> None:
+    """Teach a connection that ``json`` and ``jsonb`` are Python values and ``uuid`` is a string."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
+    )
+    await connection.set_type_codec(
+        "json", schema="pg_catalog", encoder=encode_json, decoder=msgspec.json.decode, format="binary"
+    )
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+
+
+class Database:
+    """A pool of connections to the registry's Postgres."""
+
+    def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
+        self._dsn = dsn
+        self.pool = pool
+
+    @classmethod
+    async def connect(cls, dsn: str, *, max_size: int = 8) -> Self:
+        """Connect to a migrated database.
+
+        Raises:
+            Unavailable: Postgres does not answer.
+            PortoserError: it does not let us in, or the URL is wrong.
+        """
+        dsn = plain_dsn(dsn)
+        try:
+            pool = await asyncpg.create_pool(
+                dsn, min_size=1, max_size=max_size, init=set_codecs, timeout=10, command_timeout=60
+            )
+        except AWAY as error:
+            raise away(error) from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise PortoserError(f"The database refuses the connection: {error}. Check DATABASE_URL.") from error
+        return cls(dsn, pool)
+
+    async def close(self) -> None:
+        """Close every connection; those that do not end within five seconds are cut."""
+        try:
+            await asyncio.wait_for(self.pool.close(), 5)
+        except TimeoutError:
+            self.pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def acquire(self, *, timeout: float = 5.0) -> AsyncIterator[PoolConnectionProxy]:
+        """A connection for the ``with`` block; ``timeout`` in seconds is for getting one.
+
+        Raises:
+            Unavailable: Postgres is away, or went away inside the block, or every connection is busy.
+        """
+        try:
+            connection = await self.pool.acquire(timeout=timeout)
+        except TimeoutError as error:
+            raise Unavailable(f"No connection to Postgres was to be had within {timeout:g} s.") from error
+        except (*AWAY, asyncpg.InterfaceError) as error:
+            raise away(error) from error
+        try:
+            yield connection
+        except AWAY as error:
+            raise away(error) from error
+        except asyncpg.InterfaceError as error:
+            if connection.is_closed():
+                raise away(error) from error
+            raise
+        finally:
+            await self._release(connection)
+
+    async def _release(self, connection: PoolConnectionProxy) -> None:
+        try:
+            await self.pool.release(connection)
+        except (*AWAY, asyncpg.InterfaceError):  # it is gone already; the pool makes another
+            log.debug("postgres.connection_lost")
+
+    async def listen(self, channel: str, callback: Callable[[str | None], None]) -> None:
+        """Call ``callback`` with the payload of each notification on ``channel``, until cancelled.
+
+        It has a connection of its own and makes a new one whenever that is lost. After each connect it calls
+        ``callback(None)``: something may have been missed in between.
+        """
+        delay = 0.1
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=10)
+            except (*AWAY, asyncpg.PostgresError) as error:
+                log.debug("postgres.listen_waits", error=str(error), delay=delay)
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+                delay = min(delay * 2, 5.0)
+                continue
+            delay = 0.1
+            await self._listen_on(connection, channel, callback)
+
+    async def _listen_on(
+        self, connection: asyncpg.Connection, channel: str, callback: Callable[[str | None], None]
+    ) -> None:
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        try:
+            await connection.add_listener(channel, lambda *notification: callback(str(notification[3])))
+            callback(None)
+            await ended.wait()
+        except (*AWAY, asyncpg.InterfaceError) as error:
+            log.debug("postgres.listen_lost", error=str(error))
+        finally:
+            connection.terminate()
+
+
+def away(error: BaseException) -> Unavailable:
+    """The error that says Postgres is not there right now, and why."""
+    return Unavailable(f"Postgres is not available: {str(error) or type(error).__name__}.")

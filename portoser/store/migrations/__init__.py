@@ -1,0 +1,1 @@
+"""The migrations of the registry's tables, run by :mod:`portoser.store.migrate`."""

@@ -1,0 +1,98 @@
+"""What every room's tests may ask for: a real Postgres, and a fresh, migrated database in it."""
+
+import asyncio
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import msgspec
+import pytest
+
+from portoser.store.database import Database
+from portoser.store.embedded import SERVER_ROLE, EmbeddedPostgres
+from portoser.store.migrate import migrate
+
+
+class Dsns(msgspec.Struct, frozen=True):
+    """How to reach one database: as the owner of its tables, and as the server does."""
+
+    owner: str
+    server: str
+    admin: str
+
+
+class TestPostgres(msgspec.Struct, frozen=True):
+    """An embedded Postgres for a session of tests, with a migrated database to copy."""
+
+    __test__ = False
+    embedded: EmbeddedPostgres
+    template: str
+
+    def dsns(self, database: str) -> Dsns:
+        return Dsns(
+            *(
+                _other_database(dsn, database)
+                for dsn in (self.embedded.owner_dsn, self.embedded.server_dsn, self.embedded.admin_dsn)
+            )
+        )
+
+    async def admin(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.embedded.admin_dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def _other_database(dsn: str, database: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[TestPostgres]:
+    """One Postgres for the session (for each worker of xdist). Not under pytest's own folder, which is closed to
+    the user whom Postgres runs as when the tests run as root."""
+    data = Path(tempfile.mkdtemp(prefix="portoser-test-"))
+    embedded = asyncio.run(EmbeddedPostgres.start(data, settings={"fsync": "off", "max_connections": "200"}))
+    try:
+        server = TestPostgres(embedded, "migrated")
+        asyncio.run(_make_template(server))
+        yield server
+    finally:
+        asyncio.run(embedded.stop())
+        shutil.rmtree(data, ignore_errors=True)
+
+
+async def _make_template(server: TestPostgres) -> None:
+    await server.admin(f"CREATE DATABASE {server.template} OWNER portoser_owner")
+    await migrate(server.dsns(server.template).owner, server_role=SERVER_ROLE)
+
+
+@pytest.fixture
+async def dsns(postgres: TestPostgres) -> AsyncIterator[Dsns]:
+    """A fresh database, migrated by its owner, for this test alone."""
+    name = f"test_{uuid.uuid4().hex}"
+    await postgres.admin(f"CREATE DATABASE {name} TEMPLATE {postgres.template} OWNER portoser_owner")
+    yield postgres.dsns(name)
+    await postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_dsns(postgres: TestPostgres) -> AsyncIterator[Dsns]:
+    """A fresh database without any table."""
+    name = f"test_{uuid.uuid4().hex}"
+    await postgres.admin(f"CREATE DATABASE {name} OWNER portoser_owner")
+    yield postgres.dsns(name)
+    await postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(dsns: Dsns) -> AsyncIterator[Database]:
+    """A fresh, migrated database, connected to as the server's plain role."""
+    connected = await Database.connect(dsns.server)
+    yield connected
+    await connected.close()
