@@ -1,0 +1,56 @@
+"""What a route asks for: the services, the caller, and the caller's role."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from portoser.api.services import Services
+from portoser.catalog.caller import Caller
+from portoser.catalog.errors import Denied
+from portoser.catalog.policy import Role
+from portoser.identity.middleware import caller_of
+
+
+def bind(services: Services) -> Callable[[Request], Awaitable[None]]:
+    """A dependency for a router whose routes are to work with ``services``."""
+
+    async def bound(request: Request) -> None:
+        request.state.services = services
+
+    return bound
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.state.services
+    return services
+
+
+async def _caller(request: Request) -> Caller:
+    return caller_of(request.scope)
+
+
+ServicesOf = Annotated[Services, Depends(_services)]
+CallerOf = Annotated[Caller, Depends(_caller)]
+
+
+def has_role(services: Services, caller: Caller, role: Role) -> bool:
+    """Whether the caller has a role by the policy in force."""
+    return services.access.has_role(services.follower.snapshot, caller, role)
+
+
+def _require(role: Role, doing: str) -> Callable[[Services, Caller], Awaitable[Caller]]:
+    async def required(services: ServicesOf, caller: CallerOf) -> Caller:
+        if not has_role(services, caller, role):
+            raise Denied(
+                f"{caller.name or caller.subject!r} may not {doing}: that takes the role {role.value!r}, "
+                "which the policy gives to groups."
+            )
+        return caller
+
+    return required
+
+
+AdminOf = Annotated[Caller, Depends(_require(Role.ADMIN, "do this"))]
+EditorOf = Annotated[Caller, Depends(_require(Role.EDITOR, "change the registry"))]
+AuditorOf = Annotated[Caller, Depends(_require(Role.AUDITOR, "read the audit log"))]

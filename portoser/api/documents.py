@@ -1,0 +1,45 @@
+"""What the OpenAPI document says of refusals and of bodies that we read ourselves."""
+
+from http import HTTPStatus
+from typing import Any
+
+from portoser.api.models import ProblemDocument
+from portoser.api.problems import MEDIA_TYPE
+
+_MEANINGS = {
+    400: "The body is not JSON.",
+    401: "Auth is on, and the request has no good token.",
+    403: "The caller may not do this.",
+    404: "There is nothing of that name, as far as the caller may know.",
+    409: "The name is taken, or the registry moved on meanwhile.",
+    412: "The tool is not at the version that If-Match names.",
+    413: "The body is too large.",
+    415: "The body is not sent as JSON.",
+    422: "The request cannot be taken; `errors` says everything that is wrong.",
+    429: "Too many calls: of this caller, or of this tool.",
+    503: "Something that is needed is not to be had right now; Retry-After says when to try again.",
+    504: "The tool did not end in time.",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may answer with these statuses."""
+    return {
+        status: {
+            "description": _MEANINGS.get(status, HTTPStatus(status).phrase),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}},
+        }
+        for status in sorted(statuses)
+    }
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Add the schemas that `refusals` refers to, and take away those of FastAPI that nothing refers to."""
+    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+    if ProblemDocument.__name__ not in schemas:
+        problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"))
+        schemas[ProblemDocument.__name__] = problem
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+    return document

@@ -1,0 +1,323 @@
+"""What REST answers, and what it takes: the models that the OpenAPI document is made of."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProblemItem(_Model):
+    """One thing that is wrong: where, what, and what would be right. Line and column are 0 where there are none."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    advice: str
+    severity: Literal["error", "warning"]
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. ``code`` is a word for programs; ``errors`` lists everything that is wrong at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "There is no tool 'gret'. Did you mean 'greet'?",
+                "code": "not_found",
+                "instance": "/api/mcp/tools/gret",
+                "errors": [],
+            }
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = ""
+    instance: str = ""
+    errors: list[ProblemItem] = Field(default_factory=list)
+
+
+class ProvenanceOut(_Model):
+    """Where a tool's declaration came from; ``commit`` ends with ``+dirty`` for what is not committed yet."""
+
+    source: str
+    path: str | None
+    commit: str | None
+    author: str | None
+    applied_commit: str | None
+
+
+class ToolOut(_Model):
+    """A tool in a list. ``permissions`` are those in force: its own, else its group's."""
+
+    name: str
+    description: str
+    owner: str
+    group: str | None
+    permissions: list[str]
+    enabled: bool = Field(description="Whether its group is switched on, so that it is served.")
+    status: str
+    problem: str | None = Field(description="What is wrong with the newest declaration, where the status says so.")
+    version: int
+    digest: str
+    annotations: dict[str, Any]
+    provenance: ProvenanceOut
+    generation: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class FileOut(_Model):
+    """One Python module of a tool, in import order."""
+
+    path: str
+    content: str
+
+
+class ToolDetail(ToolOut):
+    """A tool with all that clients see of it. ``files`` is null for callers who may not edit tools."""
+
+    own_permissions: list[str] | None = Field(description="What the tool itself declares; null inherits the group's.")
+    entrypoint: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None
+    limits: dict[str, Any]
+    isolation: str
+    confirm: str | None
+    uses: dict[str, list[str]]
+    requires: list[str]
+    redact: list[str]
+    files: list[FileOut] | None
+
+
+class ToolPage(_Model):
+    """A page of tools, by name."""
+
+    total: int
+    skip: int
+    limit: int
+    tools: list[ToolOut]
+
+
+class VersionOut(_Model):
+    """One version of a tool: which revision it was, and where it came from."""
+
+    version: int
+    digest: str
+    commit: str | None
+    author: str | None
+    at: datetime
+    current: bool
+
+
+class VersionPage(_Model):
+    """A tool's versions, newest first."""
+
+    total: int
+    skip: int
+    limit: int
+    versions: list[VersionOut]
+
+
+class RollbackIn(_Model):
+    """Which version to go back to."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"version": 1}})
+
+    version: int = Field(ge=1, le=2_147_483_647)
+
+
+class CallIn(_Model):
+    """A call's arguments. ``confirmed`` says that a person agreed to a tool that asks first."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"arguments": {"name": "Ada"}}})
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    confirmed: bool = False
+
+
+class CallOut(_Model):
+    """What a tool answered: ``isError`` where it failed, and ``message`` says how."""
+
+    outcome: str
+    reason: str | None
+    message: str | None
+    isError: bool  # noqa: N815 - MCP's words
+    content: list[dict[str, Any]]
+    structuredContent: dict[str, Any] | None  # noqa: N815 - MCP's words
+    tool: str
+    version: int | None
+    digest: str | None
+    requestId: str  # noqa: N815 - MCP's words
+    durationMs: float  # noqa: N815 - MCP's words
+    logs: str
+
+
+class ExplainOut(_Model):
+    """Whether a caller may see and call a tool, and why."""
+
+    tool: str
+    caller: str
+    groups: list[str]
+    allowed: bool
+    reason: str
+    message: str
+    permissions: list[str]
+    group: str | None
+    enabled: bool
+
+
+class OverrideOut(_Model):
+    """An operator's word that beats the declaration until it expires."""
+
+    enabled: bool
+    reason: str
+    by: str
+    at: datetime
+    expires_at: datetime | None
+
+
+class GroupOut(_Model):
+    """A group of tools. ``declared_enabled`` is null for a group that no manifest declares."""
+
+    name: str
+    description: str
+    enabled: bool
+    declared_enabled: bool | None
+    permissions: list[str]
+    owner: str | None
+    path: str | None
+    tools: int
+    override: OverrideOut | None
+
+
+class GroupPage(_Model):
+    """A page of groups, by name."""
+
+    total: int
+    skip: int
+    limit: int
+    groups: list[GroupOut]
+
+
+class GroupIn(_Model):
+    """Switches a group over its declaration; ``enabled`` null takes the override back."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"enabled": False, "reason": "incident 7", "ttl": "2h"}}
+    )
+
+    enabled: bool | None
+    reason: str = Field(min_length=1, max_length=500)
+    ttl: str | float | None = Field(
+        default=None, description="How long the override holds, for example 2h; null: until it is taken back."
+    )
+
+
+class CallerOut(_Model):
+    """Who the server takes a caller for, and what that caller may do."""
+
+    subject: str
+    name: str
+    kind: str
+    groups: list[str]
+    client: str | None
+    only_groups: list[str] | None
+    roles: list[str]
+    tools: int
+    expires_at: datetime | None
+    address: str | None
+
+
+class AuditCaller(_Model):
+    """Who an entry speaks of."""
+
+    subject: str
+    name: str
+    groups: list[str]
+    kind: str
+
+
+class EntryOut(_Model):
+    """One line of the audit log. Arguments and results are redacted."""
+
+    id: str
+    at: datetime
+    event: str
+    outcome: str
+    reason: str | None
+    caller: AuditCaller
+    ip: str | None
+    client: str | None
+    agent: str | None
+    session: str | None
+    tool: str | None
+    digest: str | None
+    version: int | None
+    commit: str | None
+    path: str | None
+    owner: str | None
+    arguments: Any
+    result: Any
+    result_digest: str | None
+    error: str | None
+    duration_ms: float | None
+    request_id: str | None
+
+
+class AuditPageOut(_Model):
+    """Entries, newest first. ``next_cursor`` leads to older ones; null where there are none."""
+
+    entries: list[EntryOut]
+    next_cursor: str | None
+
+
+class ConfigOut(_Model):
+    """How MCP clients connect. Headers hold placeholders, never a live token."""
+
+    sse_url: str
+    transport: Literal["sse"]
+    headers: dict[str, str]
+    http_url: str
+    clients: dict[str, Any]
+
+
+class HealthOut(_Model):
+    """The process answers."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ReadyOut(_Model):
+    """The server can serve: it holds a snapshot, and the database answers."""
+
+    status: Literal["ready"]
+    generation: int
+
+
+class StatusOut(BaseModel):
+    """A moment of the server, for a person."""
+
+    version: str
+    started_at: datetime
+    uptime_seconds: float
+    auth: Literal["off", "tokens"]
+    generation: int
+    read_seconds_ago: float = Field(description="How old the picture of the registry is at most.")
+    database: dict[str, Any]
+    tools: dict[str, int]
+    groups: dict[str, int]
+    runtime: dict[str, Any]
+    sync: dict[str, Any]
+    warnings: list[str]

@@ -1,0 +1,102 @@
+"""What commands print: tables and words for people, JSON for programs."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDE = 240
+"""Columns where nobody looks: output into a pipe is not cut to a terminal's width."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Where to print. Colours only at a terminal; a pipe gets long lines."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else WIDE
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def clean(text: object) -> str:
+    """Text from elsewhere without what would steer a terminal."""
+    return _CONTROL.sub("�", str(text))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One line of JSON Lines."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str = "", *, style: str = "") -> None:
+    """A line for a person, on standard output."""
+    from rich.text import Text
+
+    console().print(Text(clean(text), style=style))
+
+
+def warn(text: str) -> None:
+    """A line for a person, on standard error."""
+    from rich.text import Text
+
+    console(stderr=True).print(Text(clean(text), style="yellow"))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; cells that are None are empty, and cells that end with a known word have its colour."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        cells = ["" if cell is None else clean(cell) for cell in row]
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    console().print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one pair a line; values that are None or empty are left out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        if value is None or value in ("", []):
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        table.add_row(name, Text(clean(text), style=_STYLES.get(text, "")))
+    console().print(table)
+
+
+_STYLES = {
+    "Synced": "green",
+    "ok": "green",
+    "on": "green",
+    "Idle": "green",
+    "Invalid": "red",
+    "Stalled": "red",
+    "error": "red",
+    "denied": "red",
+    "timeout": "red",
+    "off": "yellow",
+    "Conflict": "yellow",
+    "OutOfSync": "yellow",
+    "AwaitingApproval": "yellow",
+}
