@@ -3,7 +3,7 @@ from typing import Any
 from portoser.tool import registry
 
 
-def find_services(text: str = "") -> list[dict[str, Any]]:
+def services(text: str = "") -> list[dict[str, Any]]:
     """Find services in the registry, and where they run.
 
     Args:

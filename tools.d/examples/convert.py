@@ -13,7 +13,7 @@ class Converted:
     quantity: str
 
 
-def convert_units(value: float, from_unit: str, to_unit: str) -> Converted:
+def convert(value: float, from_unit: str, to_unit: str) -> Converted:
     """Convert a value between units of length, mass, temperature or data.
 
     Args:

@@ -9,7 +9,7 @@ PALETTE = bytes.fromhex("ffffff" "2f6fdf" "d9534f" "9aa0a6")  # background, bars
 BACKGROUND, UP, DOWN, AXIS = range(4)
 
 
-def bar_chart(
+def chart(
     values: Annotated[list[float], Field(min_length=1, max_length=100)],
     width: Annotated[int, Field(ge=20, le=2000)] = 400,
     height: Annotated[int, Field(ge=20, le=2000)] = 200,
