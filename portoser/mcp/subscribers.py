@@ -1,0 +1,152 @@
+"""Tells connected clients that the tools they may see changed.
+
+Clients of the handshake era hear of it on their session; those of 2026-07-28 on a stream that they opened
+with `subscriptions/listen`. A client is told only when its own listing changed: what it may see is
+compared before and after, once for all clients that see the same.
+"""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import structlog
+from mcp.server.context import ServerRequestContext
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import ServerEvent, ToolsListChanged
+from mcp_types import NotificationParams
+
+from portoser.catalog.caller import Caller
+from portoser.mcp.callers import current_caller
+from portoser.mcp.calls import connection_of
+from portoser.registry.access import Access
+from portoser.registry.follower import Follower
+from portoser.registry.snapshot import Snapshot
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE: Final = 20
+"""How many clients are told without delay; more are spread, so that they do not all list in one moment."""
+
+PER_SECOND: Final = 500
+LONGEST_SPREAD: Final = 2.0
+_SEND_SECONDS: Final = 10.0
+
+
+class Subscriber:
+    """One connected client: whose it is, what it last saw, and how to reach it."""
+
+    def __init__(self, caller: Caller, seen: int, tell: Callable[[], Awaitable[None]]) -> None:
+        self.caller = caller
+        self.seen = seen
+        self.tell = tell
+        self.told_soon = False
+
+
+class Subscribers:
+    """The connected clients. Also the SDK's `SubscriptionBus`: the seam behind `subscriptions/listen`."""
+
+    def __init__(self, follower: Follower, access: Access) -> None:
+        self._follower = follower
+        self._access = access
+        self._subscribers: dict[object, Subscriber] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        follower.on_swap(self._swapped)
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While entered, tasks can be started; on the way out they end."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            try:
+                yield
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+
+    def spawn(self, task: Callable[[], Awaitable[None]], /) -> None:
+        """Start a task that ends with the server. Nothing is started any more once the server stops."""
+        if self._tasks is not None:
+            self._tasks.start_soon(task)
+
+    async def initialized(self, ctx: ServerRequestContext[Any, Any], params: NotificationParams) -> None:
+        """A session of the handshake era is ready: from now on it is told, until it ends."""
+        connection = connection_of(ctx)
+        connection.exit_stack.callback(self._add(current_caller(), _tell_session(ctx.session)))
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        """A 2026-07-28 client listens: tell it until the returned function is called. Runs in its request."""
+
+        async def tell() -> None:
+            listener(ToolsListChanged())
+
+        return self._add(current_caller(), tell)
+
+    async def publish(self, event: ServerEvent) -> None:
+        """Tell every client, whatever it sees. The SDK's interface; changes of the snapshot take the other way."""
+        if isinstance(event, ToolsListChanged):
+            for subscriber in list(self._subscribers.values()):
+                self._tell_soon(subscriber, delay=0.0)
+
+    def _add(self, caller: Caller, tell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        token = object()
+        seen = _listing_of(self._access, self._follower.snapshot, caller)
+        self._subscribers[token] = Subscriber(caller, seen, tell)
+
+        def leave() -> None:
+            self._subscribers.pop(token, None)
+
+        return leave
+
+    def _swapped(self, old: Snapshot, new: Snapshot) -> None:
+        """Tell those whose listing changed. Called by the follower, on the event loop."""
+        listings: dict[Hashable, int] = {}
+        changed: list[Subscriber] = []
+        for subscriber in self._subscribers.values():
+            view = self._access.visibility_key(new, subscriber.caller)
+            listing = listings.get(view)
+            if listing is None:
+                listing = listings[view] = _listing_of(self._access, new, subscriber.caller)
+            if listing != subscriber.seen:
+                subscriber.seen = listing
+                changed.append(subscriber)
+        if not changed:
+            return
+        spread = 0.0 if len(changed) <= AT_ONCE else min(len(changed) / PER_SECOND, LONGEST_SPREAD)
+        log.info("tools_list_changed", generation=new.generation, clients=len(changed), of=len(self._subscribers))
+        for subscriber in changed:
+            self._tell_soon(subscriber, delay=random.uniform(0, spread))  # noqa: S311 - it only spreads load
+
+    def _tell_soon(self, subscriber: Subscriber, *, delay: float) -> None:
+        if subscriber.told_soon:
+            return  # it will list after this change too
+        subscriber.told_soon = True
+
+        async def tell() -> None:
+            if delay:
+                await anyio.sleep(delay)
+            subscriber.told_soon = False
+            # A client that stopped reading must cost nobody but itself.
+            with anyio.move_on_after(_SEND_SECONDS) as sending:
+                await subscriber.tell()
+            if sending.cancelled_caught:
+                log.warning("client_not_told", subject=subscriber.caller.subject, seconds=_SEND_SECONDS)
+
+        self.spawn(tell)
+
+
+def _tell_session(session: ServerSession) -> Callable[[], Awaitable[None]]:
+    async def tell() -> None:
+        await session.send_tool_list_changed()
+
+    return tell
+
+
+def _listing_of(access: Access, snapshot: Snapshot, caller: Caller) -> int:
+    """A number that changes when what the caller sees listed does."""
+    return hash(tuple((served.name, served.listing_digest) for served in access.visible(snapshot, caller)))
