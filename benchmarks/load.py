@@ -86,7 +86,7 @@ async def one_round(contestant: Contestant, seconds: float) -> Round:
     try:
         async with asyncio.timeout(seconds + 120):
             for _ in range(contestant.connections):
-                sessions.append(await contestant.open_session())
+                sessions.append(await contestant.open_session())  # noqa: PERF401 - closed below, however far it came
             await _drive(contestant, sessions, WARM_UP)
             cpu, started = contestant.server.cpu_seconds(), time.perf_counter()
             latencies = await _drive(contestant, sessions, seconds)

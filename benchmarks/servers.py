@@ -122,7 +122,16 @@ async def anchor(tools: int, folder: Path) -> AsyncIterator[Server]:
     async def ready(server: Server) -> bool:
         return (await server.get_json("/ready"))[0] == 200
 
-    async with _running(command, {}, port, "/sse", folder / f"anchor-{tools}.log", None, ready, 120) as server:
+    async with _running(
+        command,
+        environment={},
+        port=port,
+        sse_path="/sse",
+        log=folder / f"anchor-{tools}.log",
+        data=None,
+        ready=ready,
+        deadline=180,
+    ) as server:
         yield server
 
 
@@ -145,14 +154,23 @@ async def portoser(tools_d: Path, data: Path, tools: int, *, deadline: float) ->
         return isinstance(body, dict) and body.get("total") == tools
 
     command = [sys.executable, "-m", "portoser", "serve"]
-    log = data.with_suffix(".log")
-    async with _running(command, environment, port, "/mcp/sse", log, data, ready, deadline) as server:
+    async with _running(
+        command,
+        environment=environment,
+        port=port,
+        sse_path="/mcp/sse",
+        log=data.with_suffix(".log"),
+        data=data,
+        ready=ready,
+        deadline=deadline,
+    ) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
 async def _running(
     command: list[str],
+    *,
     environment: dict[str, str],
     port: int,
     sse_path: str,
@@ -165,7 +183,7 @@ async def _running(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     paths = os.pathsep.join(filter(None, (str(REPOSITORY), inherited.get("PYTHONPATH"))))
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - starting takes a moment, and nothing else is going on
             command,
             env=inherited | {"PYTHONPATH": paths} | environment,
             cwd=log.parent,  # so that no portoser.toml of this repository is read
