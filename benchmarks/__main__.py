@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 import tempfile
@@ -34,13 +35,16 @@ class Extent:
     rounds: int
     seconds: float
     saves: int
+    sessions: int
     bare: tuple[int, ...]
     deadline: float
 
 
-QUICK = Extent(sizes=(FEW, 1000), rounds=2, seconds=1.0, saves=10, bare=(), deadline=300)
-USUAL = Extent(sizes=(1, FEW, 1000, 10_000), rounds=4, seconds=2.0, saves=40, bare=(1000,), deadline=1500)
-FULL = Extent(sizes=(1, FEW, 1000, 10_000), rounds=8, seconds=3.0, saves=120, bare=(1000, 10_000), deadline=3600)
+QUICK = Extent(sizes=(FEW, 1000), rounds=2, seconds=1.0, saves=10, sessions=0, bare=(), deadline=300)
+USUAL = Extent(sizes=(1, FEW, 1000, 10_000), rounds=4, seconds=2.0, saves=40, sessions=1000, bare=(1000,), deadline=1500)
+FULL = Extent(
+    sizes=(1, FEW, 1000, 10_000), rounds=8, seconds=3.0, saves=120, sessions=1000, bare=(1000, 10_000), deadline=3600
+)
 
 
 class Benchmark:
@@ -112,6 +116,9 @@ class Benchmark:
             root = self._folder / f"tools-{tools}" / "tools.d"
             saving = measures.save_to_notice(ours, root, tools, saves=extent.saves)
             await self._take("changes", f"{tools:,} tools: saves", saving)
+            if tools == 1000 and extent.sessions:
+                crowd = measures.sessions(bare, ours, root, tools, count=extent.sessions)
+                await self._take("changes", f"{tools:,} tools: idle sessions", crowd)
         if tools >= 1000:
             await self._take("memory", f"{tools:,} tools: idle", _rows(measures.idle(ours, tools, seconds=4)))
         self._add(
@@ -171,6 +178,8 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 async def measure(benchmark: Benchmark, deadline: float) -> None:
     """Run to the end, the deadline or a signal; whichever it is, the servers are stopped."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a thousand sessions, in the client and in each server
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

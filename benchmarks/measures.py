@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load import Contestant, alternate, over_http, over_sse, paired_ratio, quantile
+from benchmarks.load import CONNECTIONS, Contestant, alternate, over_http, over_sse, paired_ratio, quantile
 from benchmarks.protocol import ModernSession, Session, SseSession
 from benchmarks.report import Row
 from benchmarks.servers import Memory, Server
@@ -158,6 +158,48 @@ async def save_to_notice(ours: Server, root: Path, tools: int, *, saves: int) ->
         Row(f"save → list_changed, {tools:,} tools: p50 of {saves}", None, quantile(delays, 0.5), "ms", bar=bars[0]),
         Row("  p99", None, quantile(delays, 0.99), "ms", bar=bars[1]),
     ]
+
+
+async def sessions(bare: Server, ours: Server, root: Path, tools: int, *, count: int) -> list[Row]:
+    """What idle SSE sessions weigh; and how long after a save the last of them has been told."""
+    theirs, _ = await _idle_sessions(bare, count, None)
+    mine, told = await _idle_sessions(ours, count, root)
+    label = f"{count:,} idle SSE sessions, {tools:,} tools"
+    return [
+        Row(f"{label}: memory", theirs, mine, "MiB", bar="≤ 1.5"),
+        Row("  a save → list_changed at the last of them", None, told, "ms", bar="≤ 1000 ms"),
+    ]
+
+
+async def _idle_sessions(server: Server, count: int, root: Path | None) -> tuple[float, float]:
+    """MiB that ``count`` sessions add; milliseconds from a save below ``root`` to the last notification, if given."""
+    waiting = count
+    all_told = asyncio.Event()
+
+    def on_notification(_: str) -> None:
+        nonlocal waiting
+        waiting -= 1
+        if waiting == 0:
+            all_told.set()
+
+    before = server.memory().total
+    opened: list[SseSession] = []
+    try:
+        async with asyncio.timeout(120):
+            for _ in range(0, count, CONNECTIONS):
+                batch = range(min(CONNECTIONS, count - len(opened)))
+                opening = (SseSession.open(server.port, server.sse_path, on_notification) for _ in batch)
+                opened += await asyncio.gather(*opening)
+            weight = server.memory().total - before
+            if root is None:
+                return weight, 0.0
+            python_file(root, 0).write_text(source_of(READ_ONLY, -1))
+            saved = time.perf_counter()
+            await all_told.wait()
+            return weight, 1000 * (time.perf_counter() - saved)
+    finally:
+        for session in opened:
+            session.close()
 
 
 async def idle(server: Server, tools: int, *, seconds: float) -> Row:

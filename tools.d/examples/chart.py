@@ -5,7 +5,7 @@ from typing import Annotated
 from portoser.tool import Image
 from pydantic import Field
 
-PALETTE = bytes.fromhex("ffffff" "2f6fdf" "d9534f" "9aa0a6")  # background, bars up, bars down, zero line
+PALETTE = bytes.fromhex("ffffff 2f6fdf d9534f 9aa0a6")  # background, bars up, bars down, zero line
 BACKGROUND, UP, DOWN, AXIS = range(4)
 
 

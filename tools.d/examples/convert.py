@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 from portoser.tool import ToolError
+
 from units import UNITS, Unit
 
 
