@@ -43,3 +43,68 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
     return document
+
+
+_NAME_LIST = {"type": ["array", "null"], "items": {"type": "string"}}
+
+TOOL_BODY: dict[str, Any] = {
+    "title": "ToolIn",
+    "description": "A tool's declaration: the fields of a manifest, with its code in `code` or `files`.",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
+        "description": {"type": ["string", "null"], "description": "Default: the function's docstring."},
+        "code": {"type": ["string", "null"], "description": "One Python module."},
+        "files": {
+            "type": ["array", "null"],
+            "description": "Several modules in the order of their import, instead of `code`.",
+            "items": {
+                "type": "object",
+                "required": ["content"],
+                "properties": {
+                    "path": {"type": "string"},
+                    "filename": {"type": "string", "description": "Another word for `path`."},
+                    "content": {"type": "string"},
+                },
+            },
+        },
+        "entrypoint": {"type": ["string", "null"], "description": "`file.py:function`, where it cannot be guessed."},
+        "permissions": {**_NAME_LIST, "description": "RBAC groups that may see and call it; null: its group's."},
+        "group": {"type": ["string", "null"]},
+        "annotations": {"type": ["object", "null"]},
+        "confirm": {"type": ["string", "null"]},
+        "isolation": {"enum": ["reuse", "fresh", None]},
+        "limits": {"type": ["object", "null"]},
+        "uses": {"type": ["object", "null"]},
+        "requires": _NAME_LIST,
+        "redact": _NAME_LIST,
+        "examples": {"type": ["array", "null"], "items": {"type": "object"}},
+        "inputSchema": {"type": ["object", "null"]},
+        "outputSchema": {"type": ["object", "null"]},
+        "replace_existing": {"type": "boolean", "default": False},
+    },
+}
+
+TOOL_EXAMPLES: dict[str, Any] = {
+    "one module": {
+        "value": {
+            "name": "list_services",
+            "description": "List all services in the registry",
+            "code": "def list_services():\n return registry.services()\n",
+            "permissions": ["operator"],
+        }
+    },
+    "several modules": {
+        "value": {
+            "name": "vat",
+            "files": [
+                {"path": "rates.py", "content": "RATE = 0.2\n"},
+                {
+                    "path": "vat.py",
+                    "content": "from rates import RATE\n\n"
+                    "def vat(net: float) -> float:\n    return net * (1 + RATE)\n",
+                },
+            ],
+        }
+    },
+}

@@ -71,19 +71,17 @@ def _groups(services: Services) -> list[GroupOut]:
     known = dict(snapshot.groups)
     for name in tools:
         known.setdefault(name, RegisteredGroup(name=name))
-    switched_on = services.enabled_groups
-    return [_group(known[name], tools[name], switched_on) for name in sorted(known)]
+    return [_group(known[name], tools[name], name not in snapshot.disabled_groups) for name in sorted(known)]
 
 
-def _group(group: RegisteredGroup, tools: int, switched_on: frozenset[str]) -> GroupOut:
-    now = datetime.now(UTC)
+def _group(group: RegisteredGroup, tools: int, enabled: bool) -> GroupOut:
     declared, override = group.declared, group.override
-    if override is not None and override.expires_at is not None and override.expires_at <= now:
+    if override is not None and override.expires_at is not None and override.expires_at <= datetime.now(UTC):
         override = None
     return GroupOut(
         name=group.name,
         description=declared.description if declared else "",
-        enabled=group.is_enabled(now) or (override is None and group.name in switched_on),
+        enabled=enabled,
         declared_enabled=declared.enabled if declared else None,
         permissions=list(declared.permissions) if declared else [],
         owner=declared.owner if declared else None,

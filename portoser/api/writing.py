@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
+from portoser.api.problems import Refused
 from portoser.api.services import Services
 from portoser.catalog.caller import Caller
-from portoser.catalog.change import Change
+from portoser.catalog.change import Change, PutTool
+from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem
+from portoser.catalog.revision import Revision
+from portoser.catalog.tool import GIT, REST, DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied
+from sync.manifest import DeclaredTool
 
 SECONDS_TO_FOLLOW = 10.0
 
@@ -17,6 +24,69 @@ async def applied(services: Services, changes: Sequence[Change], caller: Caller)
         Conflict: a name is taken, or the registry moved on.
         Unavailable: Postgres is away, or the change is applied and this server could not read it back in time.
     """
-    done = await services.writer.apply(changes, caller=caller)
+    try:
+        done = await services.writer.apply(changes, caller=caller)
+    except PortoserError as error:
+        if type(error) is PortoserError:  # the database cannot hold it: what was sent is to blame
+            raise Refused(422, str(error), code="invalid") from error
+        raise
     await services.follower.at_least(done.generation, SECONDS_TO_FOLLOW)
     return done
+
+
+async def admitted(services: Services, declared: DeclaredTool) -> Revision:
+    """The revision that a declaration becomes: imported in a worker, its examples run.
+
+    Raises:
+        Invalid: what the code did wrong.
+    """
+    [outcome] = await services.admission.admit([(declared.name, declared.declaration)])
+    if isinstance(outcome, Revision):
+        return outcome
+    raise Invalid(_in_request_words(problem, declared) for problem in outcome)
+
+
+def put(
+    name: str,
+    revision: Revision,
+    *,
+    group: str | None,
+    permissions: tuple[str, ...] | None,
+    caller: Caller,
+    existing: RegisteredTool | None,
+) -> PutTool:
+    """The change that makes a tool of ``revision``, or replaces the one that exists.
+
+    A tool keeps the owner who added it, whichever editor replaces it; the audit log knows who did.
+    """
+    return PutTool(
+        desired=DesiredTool(
+            name=name,
+            owner=existing.owner if existing is not None else f"{REST}{caller.subject}",
+            revision=revision,
+            group=group,
+            permissions=permissions,
+            provenance=Provenance(source="rest", author=caller.name or caller.subject),
+        ),
+        expected_version=existing.version if existing is not None else None,
+    )
+
+
+def refuse_what_git_owns(tool: RegisteredTool, repository: str) -> None:
+    """REST changes nothing that git declares.
+
+    Raises:
+        Conflict: it names repository, path and commit, so that one knows where to change it.
+    """
+    if not tool.owner.startswith(GIT):
+        return
+    provenance = tool.provenance
+    commit = f" at commit {provenance.commit}" if provenance.commit else ""
+    raise Conflict(
+        f"The tool {tool.name!r} belongs to {tool.owner}: change {provenance.path or 'it'} in {repository}{commit}."
+    )
+
+
+def _in_request_words(problem: Problem, declared: DeclaredTool) -> Problem:
+    only = declared.declaration.files[0].path if len(declared.declaration.files) == 1 else None
+    return msgspec.structs.replace(problem, path=only) if not problem.path and only else problem

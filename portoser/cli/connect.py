@@ -1,0 +1,137 @@
+"""How the server fares, who it takes you for, and how clients connect to it."""
+
+import asyncio
+import os
+from typing import Annotated, Any
+
+import typer
+
+from portoser.cli.client import DEFAULT_URL, Server
+from portoser.cli.exits import CommandError, Exit
+from portoser.cli.output import print_fields, print_json, print_table, say, warn
+from portoser.cli.target import AsJson, Target, server_of
+from portoser.cli.tools import short, tools_of
+
+
+def status(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """How the server fares: its source, what is not as committed, its workers and its database."""
+    server = server_of(ctx)
+    state = server.get("/api/mcp/status")
+    wrong = [tool for tool in tools_of(server) if tool["status"] != "Synced"]
+    if as_json:
+        print_json({**state, "not_synced": wrong})
+        return
+    _print_status(server, state)
+    if wrong:
+        say()
+        print_table(
+            ("TOOL", "STATUS", "PROBLEM"), ((tool["name"], tool["status"], tool["problem"]) for tool in wrong)
+        )
+    for warning in state["warnings"]:
+        warn(warning)
+
+
+def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Who the server takes you for, and what you may do."""
+    me = server_of(ctx).get("/api/mcp/whoami")
+    if as_json:
+        print_json(me)
+        return
+    print_fields(
+        (
+            ("subject", me["subject"]),
+            ("name", me["name"]),
+            ("kind", me["kind"]),
+            ("groups", me["groups"] or "none"),
+            ("roles", me["roles"] or "none"),
+            ("client", me["client"]),
+            ("address", me["address"]),
+            ("token ends", me["expires_at"]),
+            ("may call", f"{me['tools']} tools"),
+        )
+    )
+
+
+def config(
+    ctx: typer.Context,
+    client: Annotated[
+        str | None, typer.Option(help="claude-desktop, claude-code, cursor, vscode, continue or generic.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What to write into an MCP client's configuration."""
+    found = server_of(ctx).get("/api/mcp/config", client=client)
+    if as_json:
+        print_json(found)
+        return
+    print_fields((("SSE", found["sse_url"]), ("Streamable HTTP", found["http_url"])))
+    for name, snippet in found["clients"].items():
+        say()
+        say(name, style="bold")
+        if "command" in snippet:
+            say(f"  {snippet['command']}")
+        if "file" in snippet:
+            say(f"  {snippet['file']}")
+        if client is not None:
+            print_json(snippet["content"])
+    if client is None:
+        say()
+        say("portoser config --client NAME prints what belongs into the file.")
+
+
+def bridge(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Argument(help="The server's /mcp or /mcp/sse; PORTOSER_SSE_URL or PORTOSER_URL, unless given."),
+    ] = None,
+) -> None:
+    """Carry MCP between standard input and output and a server, for clients that start a process."""
+    from portoser.mcp.bridge import run_bridge
+
+    target: Target = ctx.find_root().obj
+    where = url or os.environ.get("PORTOSER_SSE_URL") or target.url
+    if not where.startswith(("http://", "https://")):
+        raise CommandError(f"{where!r} is not a server's URL: write for example {DEFAULT_URL}/mcp.", code=Exit.USAGE)
+    raise typer.Exit(asyncio.run(run_bridge(_endpoint(where), token=target.token)))
+
+
+def _endpoint(url: str) -> str:
+    """A server's own address leads to its Streamable HTTP endpoint."""
+    url = url.rstrip("/")
+    return url if url.endswith(("/mcp", "/sse")) or "?" in url else f"{url}/mcp"
+
+
+def _print_status(server: Server, state: dict[str, Any]) -> None:
+    tools, runtime, sync = state["tools"], state["runtime"], state["sync"]
+    print_fields(
+        (
+            ("server", f"{server.url}  Portoser {state['version']}, up {_duration(state['uptime_seconds'])}"),
+            ("auth", state["auth"]),
+            ("registry", f"generation {state['generation']}, read {state['read_seconds_ago']:.1f} s ago"),
+            ("tools", ", ".join(f"{count} {name}" for name, count in tools.items())),
+            ("workers", f"{runtime['busy']} of {runtime['workers']} busy, {runtime['queued']} calls wait"),
+            ("sandbox", runtime["sandbox"]),
+            ("database", state["database"]["kind"]),
+            ("source", sync.get("source")),
+            ("phase", sync.get("phase")),
+            ("applied", short(sync.get("applied_commit"))),
+        )
+    )
+    conditions = sync.get("conditions") or []
+    if conditions:
+        say()
+        print_table(
+            ("CONDITION", "", "REASON", "SINCE", "MESSAGE"),
+            ((c["name"], c["status"], c["reason"], c["since"], c["message"]) for c in conditions),
+        )
+    for problem in sync.get("problems") or ():
+        warn(str(problem))
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
