@@ -1,0 +1,231 @@
+"""The server's hold on one zygote: starts it, asks it for workers, replaces it when it has died."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+import portoser
+from portoser.catalog.errors import PortoserError, Unavailable
+from portoser.runtime.process import WorkerProcess
+from portoser.runtime.protocol import ZYGOTE_DECODER, Exited, Ready, Spawn, Spawned
+from portoser.runtime.zygote import PACKET
+
+log = structlog.get_logger(__name__)
+
+_START_TIMEOUT = 30.0
+_STOP_TIMEOUT = 5.0
+_ROOT = Path(portoser.__file__).parent.parent
+
+# -I keeps the environment and the working directory out of sys.path; where the package lies is appended, so that
+# it stands in nobody's way.
+_PROGRAM = """\
+import sys
+sys.path.append(sys.argv[4])
+from portoser.runtime.zygote import run
+run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+"""
+
+_ENVIRONMENT = {
+    # Libraries that start threads when they are imported could not be forked.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+}
+"""All that a zygote's environment holds; nothing of the server's."""
+
+
+class Nursery:
+    """One zygote and the workers that it has forked."""
+
+    def __init__(self, kind: Literal["call", "describe"]) -> None:
+        self.kind = kind
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._starting = asyncio.Lock()
+        self._workers: dict[int, WorkerProcess] = {}
+        self._seq = 0
+        self._closed = False
+        self._encoder = msgspec.msgpack.Encoder()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the zygote runs."""
+        return self._control is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's process id."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def workers(self) -> int:
+        """How many workers have not ended yet."""
+        return len(self._workers)
+
+    async def start(self) -> None:
+        """Start the zygote, where none runs.
+
+        Raises:
+            Unavailable: where it does not come up.
+        """
+        async with self._starting:
+            if self._control is None:
+                await self._start()
+
+    async def _start(self) -> None:
+        if self._closed:
+            raise Unavailable("Tools cannot be run: the server is stopping.")
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # On this thread: the zygote dies with the thread that has started it.
+            self._process = _popen(self.kind, theirs.fileno())
+        ours.setblocking(False)
+        self._control = ours
+        self._ready = loop.create_future()
+        loop.add_reader(ours, self._on_control)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                await self._ready
+        except (TimeoutError, ConnectionError) as error:
+            self._lost()
+            raise Unavailable(
+                f"The process that starts workers did not come up: {str(error) or 'it took too long'}.", retry_after=5
+            ) from None
+        log.debug("zygote_ready", kind=self.kind, pid=self._process.pid)
+
+    async def spawn(self) -> WorkerProcess:
+        """A new worker; its process may still be on its way when this returns, and frames can be sent to it.
+
+        Raises:
+            Unavailable: where the zygote cannot be started.
+        """
+        if self._control is None:
+            await self.start()
+        loop = asyncio.get_running_loop()
+        self._seq += 1
+        seq = self._seq
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        read, write = os.pipe()
+        try:
+            os.set_blocking(read, False)
+            ours.setblocking(False)
+            await self._send(self._encoder.encode(Spawn(seq)), [theirs.fileno(), write])
+            worker = WorkerProcess(loop, seq, read, self._forget)
+        except BaseException:
+            os.close(read)
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(write)
+        self._workers[seq] = worker
+        await loop.create_unix_connection(lambda: worker, sock=ours)
+        return worker
+
+    async def _send(self, packet: bytes, descriptors: list[int]) -> None:
+        while True:
+            control = self._control
+            if control is None:
+                raise Unavailable("The process that starts workers has ended; it is being replaced.")
+            try:
+                socket.send_fds(control, [packet], descriptors)
+            except BlockingIOError:
+                await asyncio.sleep(0.001)  # the zygote is behind by hundreds of forks
+            except ConnectionError:
+                self._lost()
+            else:
+                return
+
+    def _on_control(self) -> None:
+        assert self._control is not None  # noqa: S101 - the reader is removed before it becomes None
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET, 1)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            packet, descriptors = b"", []
+        if not packet:
+            self._lost()
+            return
+        message = ZYGOTE_DECODER.decode(packet)
+        if isinstance(message, Ready):
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_result(None)
+            return
+        worker = self._workers.get(message.seq)
+        if worker is None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif isinstance(message, Spawned):
+            worker.spawned(message.pid, descriptors[0])
+        elif isinstance(message, Exited):
+            worker.exited(message.status)
+        else:
+            worker.kill("crashed", f"No worker could be started: {message.message}.")
+            worker.exited(None)
+
+    def _forget(self, seq: int) -> None:
+        self._workers.pop(seq, None)
+
+    def _lost(self) -> None:
+        """The zygote has ended: so have its workers, by the kernel's hand."""
+        control, self._control = self._control, None
+        if control is None:
+            return
+        asyncio.get_running_loop().remove_reader(control)
+        control.close()
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(ConnectionError("it ended while it was starting"))
+        if self._process is not None and not self._closed:
+            self._process.kill()
+            status = self._process.wait()
+            log.warning("zygote_ended", kind=self.kind, pid=self._process.pid, status=status)
+        for worker in list(self._workers.values()):
+            worker.exited(None)
+
+    async def aclose(self) -> None:
+        """End the zygote and all its workers; return when none of them runs any more."""
+        self._closed = True
+        for worker in list(self._workers.values()):
+            worker.kill("cancelled", "The server is stopping.")
+        gone = [worker.gone() for worker in self._workers.values()]
+        if gone:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_TIMEOUT):
+                    await asyncio.gather(*gone)
+        self._lost()
+        if self._process is not None:
+            try:
+                await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                await asyncio.to_thread(self._process.wait)
+
+
+def _popen(kind: str, control: int) -> "subprocess.Popen[bytes]":
+    program = [sys.executable, "-I", "-X", "utf8", "-c", _PROGRAM]
+    try:
+        return subprocess.Popen(
+            [*program, kind, str(os.getpid()), str(control), str(_ROOT)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=(control,),
+        )
+    except OSError as error:
+        raise PortoserError(f"The process that starts workers cannot be started: {error}.") from error

@@ -1,0 +1,304 @@
+"""Describes declarations and executes calls, in worker processes."""
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from portoser.catalog.caller import Caller
+from portoser.catalog.errors import PortoserError
+from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
+from portoser.runtime import protocol
+from portoser.runtime.nursery import Nursery
+from portoser.runtime.pool import Key, Pool
+from portoser.runtime.process import Running, WorkerEnded, WorkerProcess
+from portoser.runtime.protocol import (
+    CallerView,
+    CallFrame,
+    Describe,
+    Described,
+    Load,
+    ProtocolViolation,
+    Setup,
+)
+from portoser.runtime.scratch import Scratch
+from portoser.runtime.types import (
+    Call,
+    CodeError,
+    Description,
+    Events,
+    Execution,
+    FilesLoader,
+    PowerHost,
+    Program,
+    RuntimeStatus,
+)
+
+log = structlog.get_logger(__name__)
+
+_UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
+_DESCRIBE_MEMORY = 512 * MIB
+_DESCRIBE_QUEUE = 100_000
+
+NO_ISOLATION = (
+    "This build cannot isolate tools yet: it has neither namespaces nor Landlock nor seccomp, so tool code can do "
+    "whatever the server's user can. Set PORTOSER_SANDBOX=off to accept that and run tools all the same."
+)
+
+
+class Runtime:
+    """Runs tool code outside the server process.
+
+    ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most (4 for each that may
+    be busy, by default). ``describers`` declarations are described at once. ``cpu`` is in seconds for each call;
+    ``output`` is in bytes, and counts what a call prints, logs and reports together; ``disk`` is in bytes for each file.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        scratch: Path,
+        sandbox: Literal["off", "strict"] = "strict",
+        queue: int = 1000,
+        warm: int | None = None,
+        spares: int = 2,
+        describers: int | None = None,
+        calls_per_worker: int = 10_000,
+        oldest_worker: float = 3600.0,
+        cpu: int = 20,
+        output: int = 4 * MIB,
+        disk: int = 64 * MIB,
+        open_files: int = 64,
+    ) -> None:
+        self._sandbox = sandbox
+        self._cpu = cpu
+        self._output = output
+        self._disk = disk
+        self._open_files = open_files
+        self._scratch = Scratch(scratch)
+        self._callers = Nursery("call")
+        self._describers = Nursery("describe")
+        self._pool = Pool(
+            self._callers.spawn,
+            slots=workers,
+            queue=queue,
+            processes=warm if warm is not None else 4 * workers,
+            spares=spares,
+            calls_per_worker=calls_per_worker,
+            oldest=oldest_worker,
+        )
+        slots = describers if describers is not None else (os.cpu_count() or 1) + 1
+        self._describe_pool = Pool(
+            self._describers.spawn,
+            slots=slots,
+            queue=_DESCRIBE_QUEUE,
+            processes=slots,
+            spares=0,
+            calls_per_worker=1,
+            oldest=oldest_worker,
+        )
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the zygote that calls are run from.
+
+        Raises:
+            PortoserError: where ``sandbox`` is strict: this build has no isolation layers.
+            Unavailable: where the zygote does not come up.
+        """
+        if self._sandbox != "off":
+            raise PortoserError(NO_ISOLATION)
+        log.warning("tools_run_without_isolation", sandbox="off")
+        self._scratch.open()
+        await self._callers.start()
+        self._keeper = asyncio.create_task(self._pool.keep_spares(), name="runtime-spares")
+
+    async def aclose(self) -> None:
+        """End every worker and both zygotes; calls that run end as cancelled."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        await self._callers.aclose()
+        await self._describers.aclose()
+        await self._scratch.aclose()
+
+    def status(self) -> RuntimeStatus:
+        """A moment of the runtime."""
+        return RuntimeStatus(
+            workers=self._callers.workers + self._describers.workers,
+            busy=self._pool.busy + self._describe_pool.busy,
+            queued=self._pool.queued + self._describe_pool.queued,
+            zygotes=self._callers.alive + self._describers.alive,
+            sandbox=self._sandbox,
+            layers=dict(_LAYERS),
+        )
+
+    # Describe ------------------------------------------------------------------------------------------------
+
+    async def describe(self, declaration: Declaration) -> Description:
+        """Import a declaration's code in a worker of its own, and read its description and schemas.
+
+        Raises:
+            CodeError: where it cannot be imported or described.
+            Unavailable: where no worker is to be had.
+        """
+        limits = Limits(
+            timeout=declaration.limits.timeout, memory=max(declaration.limits.memory, _DESCRIBE_MEMORY), result=8 * MIB
+        )
+        entry_path = declaration.entrypoint.partition(":")[0]
+        frame = protocol.encode(Describe(declaration.files, declaration.entrypoint))
+        running = Running("", limits, None, self._output)
+        async with self._describe_pool.slot():
+            worker = await self._describe_pool.fresh()
+            try:
+                self._set_up(worker, limits)
+                answer = await worker.describe(running, frame)
+            except WorkerEnded as ended:
+                message = f"The file cannot be imported: {ended.message}"
+                raise CodeError(message, path=entry_path, advice=_printed(running)) from None
+            finally:
+                self._describe_pool.give_back(worker, None)
+        if not isinstance(answer, Described):
+            raise CodeError(
+                answer.message,
+                path=answer.path or entry_path,
+                line=answer.line,
+                column=answer.column,
+                advice=answer.advice,
+            )
+        return Description(
+            description=answer.description,
+            input_schema=answer.input_schema,
+            output_schema=answer.output_schema,
+            warnings=answer.warnings,
+        )
+
+    # Execute -------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self, program: Program, files: FilesLoader, call: Call, *, events: Events | None, powers: PowerHost | None
+    ) -> Execution:
+        """Run one call, to its one end. ``files`` is asked only where no warm worker holds the program.
+
+        Cancelling the awaiting task kills the call.
+
+        Raises:
+            Unavailable: where as many calls wait as may, or no worker can be started.
+        """
+        running = Running(call.id, program.limits, events, self._output)
+        caller = call.caller
+        try:
+            frame = protocol.encode(CallFrame(call.id, running.nonce, call.arguments, _view(caller), call.request_id))
+        except _UNSENDABLE as error:
+            message = f"Invalid arguments: they cannot be sent to the tool: {error}"
+            return Execution(outcome="error", reason="invalid_arguments", message=message)
+        key = Key(program.digest, None if program.shared else caller.subject)
+        async with self._pool.slot():
+            began = time.perf_counter()
+            worker = self._pool.take(key) if program.isolation is Isolation.REUSE else None
+            load = await _load(program, files) if worker is None else None
+            if worker is None:
+                worker = await self._pool.fresh()
+            keep = False
+            try:
+                if load is not None:
+                    self._set_up(worker, program.limits)
+                    worker.send(load)
+                result = await worker.run(running, frame, powers)
+                execution = _execution(result, running, began)
+                keep = program.isolation is Isolation.REUSE and not result.retire
+            except WorkerEnded as ended:
+                execution = _ended(ended, running, began)
+            except ProtocolViolation as error:
+                message = f"The tool's worker broke the protocol: {error}."
+                execution = _ended(WorkerEnded("protocol_error", message), running, began)
+            finally:
+                self._pool.give_back(worker, key if keep else None)
+        return execution
+
+    def _set_up(self, worker: WorkerProcess, limits: Limits) -> None:
+        folder = self._scratch.make()
+        worker.when_gone(lambda: self._scratch.remove(folder))
+        worker.send(protocol.encode(Setup(str(folder), limits.memory, self._cpu, self._disk, self._open_files)))
+
+
+_OUTCOMES: dict[str, Literal["timeout", "cancelled"]] = {"timeout": "timeout", "cancelled": "cancelled"}
+
+_WORKERS_WORDS = frozenset(
+    (
+        "disk_limit",
+        "exception",
+        "exited",
+        "invalid_arguments",
+        "load_error",
+        "memory_limit",
+        "not_serializable",
+        "result_too_large",
+        "tool_error",
+    )
+)
+"""The reasons that a worker may give; the others are the server's to find."""
+
+_LAYERS = {
+    "processes": "on: tool code runs in worker processes, never in the server",
+    "rlimits": "on: memory, processor time, file size, open files",
+    "no_new_privs": "on",
+    "namespaces": "off: not in this build",
+    "landlock": "off: not in this build",
+    "seccomp": "off: not in this build",
+    "uid": "off: workers run as the server's user",
+}
+
+
+async def _load(program: Program, files: FilesLoader) -> bytearray:
+    sources = await files()
+    return protocol.encode(Load(sources, program.entrypoint, program.output_schema, program.limits.result))
+
+
+def _view(caller: Caller) -> CallerView:
+    return CallerView(caller.subject, caller.name, sorted(caller.groups))
+
+
+def _execution(result: protocol.Result, running: Running, began: float) -> Execution:
+    if result.reason is not None:
+        if result.reason not in _WORKERS_WORDS:
+            raise ProtocolViolation(f"{result.reason!r} is not a reason that a worker may give")
+        return Execution(
+            outcome="error",
+            reason=result.reason,
+            message=result.message or result.reason,
+            traceback=result.traceback,
+            logs=running.output(),
+            duration=time.perf_counter() - began,
+        )
+    largest = max(memoryview(result.content).nbytes, memoryview(result.structured).nbytes)
+    if largest > running.limits.result:
+        raise ProtocolViolation(f"a result of {largest} bytes is larger than it may be")
+    return Execution(
+        outcome="ok",
+        content=protocol.decode_content(result.content),
+        structured=protocol.decode_structured(result.structured),
+        logs=running.output(),
+        duration=time.perf_counter() - began,
+    )
+
+
+def _ended(ended: WorkerEnded, running: Running, began: float) -> Execution:
+    return Execution(
+        outcome=_OUTCOMES.get(ended.reason, "error"),
+        reason=ended.reason,
+        message=ended.message,
+        logs=running.output(),
+        duration=time.perf_counter() - began,
+    )
+
+
+def _printed(running: Running) -> str:
+    printed = running.output().strip()
+    return f"It printed: {printed[-1000:]}" if printed else ""

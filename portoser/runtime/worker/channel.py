@@ -1,0 +1,101 @@
+"""The worker's end of the socket: blocking, and all that its single thread waits on."""
+
+import socket
+import threading
+from typing import Any
+
+from portoser import tool
+from portoser.runtime import protocol
+from portoser.runtime.protocol import HEADER, CallFrame, Frame, Log, Progress, Rpc, RpcResult
+
+_READ = 64 * 1024
+
+
+class Closed(Exception):
+    """The server has closed the channel: there is nothing left to do."""
+
+
+class Channel:
+    """Reads and writes frames."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+        self._sending = threading.Lock()
+
+    def receive(self) -> Frame:
+        """Wait for the next frame.
+
+        Raises:
+            Closed: at the end of the channel.
+        """
+        buffer = self._buffer
+        while len(buffer) < HEADER.size:
+            self._fill()
+        length, kind = HEADER.unpack_from(buffer)
+        end = HEADER.size + length
+        while len(buffer) < end:
+            self._fill()
+        body = bytes(memoryview(buffer)[HEADER.size : end])
+        del buffer[:end]
+        frame: Frame = protocol.FROM_SERVER[kind].decode(body)
+        return frame
+
+    def _fill(self) -> None:
+        read = self._sock.recv(_READ)
+        if not read:
+            raise Closed
+        self._buffer += read
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame, whole."""
+        encoded = protocol.encode(frame)
+        with self._sending:
+            self._sock.sendall(encoded)
+
+
+class RunningCall:
+    """The call that runs, as ``portoser.tool`` sees it."""
+
+    def __init__(self, channel: Channel, frame: CallFrame) -> None:
+        self._channel = channel
+        self._id = frame.id
+        self._nonce = frame.nonce
+        self._asking = threading.Lock()
+        self._asked = 0
+        self.caller = tool.Caller(frame.caller.subject, frame.caller.name, frozenset(frame.caller.groups))
+        self.request_id = frame.request_id
+
+    def log(self, level: str, message: str, data: dict[str, Any] | None) -> None:
+        """Send a log message to the client."""
+        try:
+            self._channel.send(Log(self._id, self._nonce, level, message, data))
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            self._channel.send(Log(self._id, self._nonce, level, message, {"data": _printed(data)}))
+
+    def progress(self, done: float, total: float | None, message: str | None) -> None:
+        """Report progress."""
+        self._channel.send(Progress(self._id, self._nonce, done, total, message))
+
+    def ask(self, power: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Ask a power and wait for the answer; threads of the tool take turns."""
+        with self._asking:
+            self._asked += 1
+            frame = Rpc(self._id, self._nonce, self._asked, power, method, list(args), kwargs)
+            try:
+                self._channel.send(frame)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise tool.PowerError(f"{power}.{method}() cannot be sent these arguments: {error}") from None
+            answer = self._channel.receive()
+        if not isinstance(answer, RpcResult):
+            raise Closed
+        if answer.error is not None:
+            raise tool.PowerError(answer.error)
+        return answer.value
+
+
+def _printed(value: object) -> str:
+    try:
+        return repr(value)[:1000]
+    except Exception:  # noqa: BLE001 - __repr__ is the tool's code: it may raise anything
+        return "<data that cannot be sent>"

@@ -1,0 +1,236 @@
+"""The zygote: a single-threaded process that has imported what tools need, and forks workers.
+
+It is started as ``python -I -c "…main(…)"`` with an environment of its own and a control socket as its only descriptor
+beside the standard ones; it never sees tool code. One packet on the control socket is one message: the server
+sends Spawn with two descriptors, the zygote answers Spawned with the worker's pidfd, and Exited when it ends. The end of
+the control socket is the end of the zygote, and of every worker and of all that the workers left behind.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from portoser.runtime import confine
+from portoser.runtime.protocol import SPAWN_DECODER, Exited, FromZygote, Ready, Spawned, SpawnFailed
+from portoser.runtime.worker import main
+from portoser.runtime.worker.warm import warm_calls
+
+PACKET = 4096
+_DESCRIPTORS = 2
+
+_COMMON = (
+    "asyncio",
+    "base64",
+    "collections",
+    "contextlib",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "hmac",
+    "html",
+    "io",
+    "ipaddress",
+    "itertools",
+    "json",
+    "math",
+    "mimetypes",
+    "pathlib",
+    "random",
+    "re",
+    "secrets",
+    "statistics",
+    "string",
+    "tempfile",
+    "textwrap",
+    "time",
+    "typing",
+    "unicodedata",
+    "urllib.parse",
+    "uuid",
+    "zoneinfo",
+    "_strptime",
+)
+
+
+class Zygote:
+    """Forks workers, and reports their ends."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._workers: dict[int, int] = {}
+        """pid → the number of the Spawn that it answered."""
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def serve(self) -> None:
+        """Answer the server until it closes the socket, then end everything."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        os.set_blocking(wake_read, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, _noted)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        self._send(Ready())
+        try:
+            while True:
+                for descriptor, _ in poll.poll():
+                    if descriptor == wake_read:
+                        noted = os.read(wake_read, 4096)
+                        self._reap()
+                        if signal.SIGTERM in noted:
+                            return
+                    elif not self._answer():
+                        return
+        finally:
+            self._end_everything()
+
+    def _answer(self) -> bool:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET, _DESCRIPTORS)
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        spawn = SPAWN_DECODER.decode(packet)
+        try:
+            self._spawn(spawn.seq, descriptors)
+        except OSError as error:
+            self._send(SpawnFailed(spawn.seq, f"{error.strerror} ({error.errno})"))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _spawn(self, seq: int, descriptors: list[int]) -> None:
+        channel, output = descriptors
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            become_worker(zygote, channel, output)
+        self._workers[pid] = seq
+        pidfd = os.pidfd_open(pid)
+        try:
+            self._send(Spawned(seq, pid), pidfd)
+        finally:
+            os.close(pidfd)
+
+    def _send(self, message: FromZygote, *descriptors: int) -> None:
+        packet = self._encoder.encode(message)
+        # Where the server is gone, the next read says so.
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._control, [packet], list(descriptors))
+
+    def _reap(self) -> None:
+        """Report the workers that ended, and end what they left behind."""
+        while True:
+            try:
+                # The pid must stay taken until its process group has been ended.
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                break
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(ended.si_pid, signal.SIGKILL)
+            pid, status = os.waitpid(ended.si_pid, 0)
+            seq = self._workers.pop(pid, None)
+            if seq is not None:
+                self._send(Exited(seq, status))
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """End the processes that workers started and left: they have become our children."""
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        with contextlib.suppress(FileNotFoundError):
+            for pid in map(int, children.read_text(encoding="ascii").split()):
+                if pid not in self._workers:
+                    os.kill(pid, signal.SIGKILL)
+
+    def _end_everything(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(ended.si_pid, signal.SIGKILL)
+                os.waitpid(ended.si_pid, 0)
+                self._workers.pop(ended.si_pid, None)
+            self._end_orphans()
+
+
+def become_worker(zygote: int, channel: int, output: int) -> None:
+    """Turn the forked child into a worker: own session, own signals, no descriptor but its own. Does not return."""
+    try:
+        confine.die_with_parent(zygote, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        # Copied up first: any of them may stand where another has to go.
+        copies = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate((null, output, output, channel))]
+        for place, descriptor in enumerate(copies):
+            os.dup2(descriptor, place, inheritable=place < main.CHANNEL_FD)
+        os.closerange(4, 65536)
+        confine.set_process_name("portoser-worker")
+        gc.enable()
+        main.main()
+    finally:
+        os._exit(71)
+
+
+def _noted(number: int, frame: object) -> None:
+    """Do nothing: the wakeup descriptor has the number."""
+
+
+def preload(kind: Literal["call", "describe"]) -> None:
+    """Import what workers will need, run it once, and set it aside from the garbage collector."""
+    gc.disable()
+    for name in _COMMON:
+        importlib.import_module(name)
+    warm_calls()
+    if kind == "describe":
+        from portoser.runtime.worker.describe import warm  # noqa: PLC0415 - costly, and for this kind alone
+
+        warm()
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    gc.collect()
+    gc.freeze()
+
+
+def run(kind: Literal["call", "describe"], server: int, control: int) -> None:
+    """Run a zygote. ``server`` is the process that must not be outlived, ``control`` the socket's descriptor."""
+    confine.die_with_parent(server, signal.SIGTERM)
+    confine.set_process_name(f"portoser-{kind}")
+    for step in confine.ZYGOTE_STEPS:
+        step()
+    preload(kind)
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        sys.exit(f"The zygote has {threads} threads after preloading, and cannot be forked safely.")
+    Zygote(socket.socket(fileno=control)).serve()
