@@ -35,7 +35,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What a source declares, and everything that is wrong with it.
 
     ``tools`` are whole and sorted by name. ``invalid`` are the tools whose names are known but that cannot be
-    taken. A path that `hides` says may declare more than could be read: what is registered from it stays.
+    taken. One of ``broken_paths`` may declare more than could be read: what is registered from it, or below it, stays.
     ``broken_groups`` are names of groups whose declaration is wrong. ``policy`` is None where none is declared, and
     also where ``policy_is_unknown``: it is wrong, or may stand in a file that could not be read.
     """
@@ -49,18 +49,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     broken_paths: Mapping[str, Problem] = {}
     broken_groups: frozenset[str] = frozenset()
     problems: tuple[Problem, ...] = ()
-
-    def hides(self, path: str | None) -> Problem | None:
-        """Why a path may declare more than could be read, or None where it is known whole."""
-        if path is None or not self.broken_paths:
-            return None
-        if path in self.broken_paths:
-            return self.broken_paths[path]
-        for folder in PurePosixPath(path).parents:
-            problem = self.broken_paths.get(str(folder))
-            if problem is not None:
-                return problem
-        return None
 
     @property
     def errors(self) -> tuple[Problem, ...]:
