@@ -48,16 +48,20 @@ def plain_dsn(url: str) -> str:
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON that Postgres takes, of anything JSON-like.
+    """JSON that ``jsonb`` takes, of anything JSON-like.
 
-    What ``jsonb`` cannot hold is replaced, never refused, because it comes from callers: NUL and lone
-    surrogates become U+FFFD; integers beyond 64 bits stay whole.
+    What it cannot hold is replaced, never refused, because it comes from callers: NUL and lone
+    surrogates become U+FFFD or ``?``; integers beyond 64 bits stay whole.
     """
-    try:
-        encoded = msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError):
-        encoded = msgspec.json.encode(_scrubbed(value))
+    encoded = _encode_exactly(value)
     return _ESCAPED_NUL.sub(rb"\1\\ufffd", encoded) if b"\\u0000" in encoded else encoded
+
+
+def _encode_exactly(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        return msgspec.json.encode(_scrubbed(value))
 
 
 def _scrubbed(value: Any) -> Any:
@@ -86,7 +90,7 @@ async def set_codecs(connection: Connection) -> None:
         "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=_decode_jsonb, format="binary"
     )
     await connection.set_type_codec(
-        "json", schema="pg_catalog", encoder=encode_json, decoder=msgspec.json.decode, format="binary"
+        "json", schema="pg_catalog", encoder=_encode_exactly, decoder=msgspec.json.decode, format="binary"
     )
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
 
@@ -135,7 +139,7 @@ class Database:
             connection = await self.pool.acquire(timeout=timeout)
         except TimeoutError as error:
             raise Unavailable(f"No connection to Postgres was to be had within {timeout:g} s.") from error
-        except (*AWAY, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise away(error) from error
         try:
             yield connection

@@ -1,0 +1,21 @@
+"""The generation: one row that every change of the registry locks first, and the channel that tells of it."""
+
+from portoser.store.database import Connection
+
+CHANNEL = "portoser_generation"
+
+
+async def current(connection: Connection) -> int:
+    """The generation that is committed, or that this transaction has made."""
+    return int(await connection.fetchval("SELECT generation FROM mcp_registry"))
+
+
+async def lock(connection: Connection) -> int:
+    """The generation, locked until the transaction ends: changes of the registry come one after the other."""
+    return int(await connection.fetchval("SELECT generation FROM mcp_registry FOR UPDATE"))
+
+
+async def advance(connection: Connection, generation: int) -> None:
+    """Set the generation, and tell the replicas when the transaction commits. They are told the number alone."""
+    await connection.execute("UPDATE mcp_registry SET generation = $1", generation)
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(generation))
