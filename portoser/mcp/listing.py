@@ -2,12 +2,13 @@
 
 A page holds what one caller may call, up to `PAGE_SIZE` tools in order of their names. The cursor is the
 name that the page before ended with, so a change between two pages neither repeats a tool nor skips one.
-Pages are kept in wire form for as long as their generation is served: shaping them costs several
+Pages are kept in wire form for as long as their snapshot is served: shaping them costs several
 milliseconds, sending them again costs the encoding alone.
 """
 
 import base64
 import binascii
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -90,7 +91,7 @@ class PageCache:
     def __init__(self, listing: Listing, *, max_tools: int = CACHED_TOOLS) -> None:
         self._listing = listing
         self._max_tools = max_tools
-        self._generation = -1
+        self._snapshot: weakref.ref[Snapshot] | None = None
         self._held = 0
         self._pages: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
 
@@ -99,8 +100,8 @@ class PageCache:
         if ctx.method != "tools/list" or ctx.request_id is None:
             return await call_next(ctx)
         snapshot, view = self._listing.view(current_caller())
-        if snapshot.generation != self._generation:
-            self._generation, self._held = snapshot.generation, 0
+        if self._snapshot is None or self._snapshot() is not snapshot:
+            self._snapshot, self._held = weakref.ref(snapshot), 0
             self._pages.clear()
         key = (ctx.protocol_version, view, (ctx.params or {}).get("cursor"))
         page = self._pages.get(key)
@@ -108,7 +109,7 @@ class PageCache:
             self._pages.move_to_end(key)
             return page
         result = await call_next(ctx)
-        if isinstance(result, dict) and snapshot.generation == self._generation:
+        if isinstance(result, dict) and self._snapshot() is snapshot:
             self._keep(key, result)
         return result
 

@@ -66,12 +66,14 @@ def served(
         created_at=now,
         updated_at=now,
     )
-    return ServedTool(registered, permissions, enabled, revision.listing_digest())
+    return ServedTool(
+        registered=registered, permissions=permissions, enabled=enabled, listing_digest=revision.listing_digest()
+    )
 
 
 def snapshot_of(generation: int, *tools: ServedTool) -> Snapshot:
     by_name = {tool.name: tool for tool in sorted(tools, key=lambda tool: tool.name)}
-    return Snapshot(generation, by_name, {}, Policy(), None)
+    return Snapshot(generation=generation, tools=by_name, groups={}, policy=Policy())
 
 
 class SteeredFollower:
@@ -223,5 +225,5 @@ class World:
 async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
     """Wait for a condition that no event announces."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
