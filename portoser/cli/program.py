@@ -10,7 +10,7 @@ import typer
 
 from portoser import __version__
 from portoser.catalog.errors import PortoserError
-from portoser.cli import audit, call, check, connect, groups, tokens, tools
+from portoser.cli import audit, call, check, connect, doctor, groups, tokens, tools
 from portoser.cli.client import DEFAULT_URL
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.target import Target
@@ -73,7 +73,7 @@ app.add_typer(audit.app, name="audit")
 app.command()(connect.config)
 app.command()(connect.whoami)
 app.command()(connect.bridge)
-app.command()(connect.doctor)
+app.command()(doctor.doctor)
 app.add_typer(tokens.app, name="token")
 
 

@@ -19,3 +19,8 @@ async def advance(connection: Connection, generation: int) -> None:
     """Set the generation, and tell the replicas when the transaction commits. They are told the number alone."""
     await connection.execute("UPDATE mcp_registry SET generation = $1", generation)
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(generation))
+
+
+async def writable(connection: Connection) -> bool:
+    """Whether the database takes writes: after a failover, a connection may lead to a standby."""
+    return bool(await connection.fetchval("SELECT current_setting('transaction_read_only') = 'off'"))

