@@ -1,8 +1,8 @@
 """The server's hold on one worker process: its frames, its output, its end.
 
-Everything here runs on the event loop and trusts nothing that comes from the worker: frames are checked for size, shape,
-call id, nonce and turn, and the first one that is wrong ends the worker. A worker's end, whatever its cause, ends the
-call that it was running with one reason, and nothing else.
+Everything here runs on the event loop and trusts nothing that comes from the worker: frames are checked for size,
+shape, call id, nonce and turn, and the first one that is wrong ends the worker. A worker's end, whatever its
+cause, ends the call that it was running with one reason, and nothing else.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import cast
 
 from portoser.catalog.errors import PowerError
-from portoser.catalog.revision import Limits
 from portoser.runtime import protocol
 from portoser.runtime.protocol import (
     HEADER,
@@ -27,7 +27,8 @@ from portoser.runtime.protocol import (
     Rpc,
     RpcResult,
 )
-from portoser.runtime.types import Events, PowerHost
+from portoser.runtime.running import Running
+from portoser.runtime.types import PowerHost
 
 LEVELS = frozenset(("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"))
 _BUFFER = 16 * 1024
@@ -43,35 +44,6 @@ class WorkerEnded(Exception):
         self.reason = reason
         self.message = message
         super().__init__(f"{reason}: {message}")
-
-
-class Running:
-    """What the worker is busy with: one call, or one description."""
-
-    __slots__ = ("asked", "budget", "cap", "events", "id", "limits", "logs", "nonce", "power", "printed", "waiter")
-
-    def __init__(self, id: str, limits: Limits, events: Events | None, budget: int) -> None:  # noqa: A002
-        self.id = id
-        self.nonce = int.from_bytes(os.urandom(8))
-        self.limits = limits
-        self.events = events
-        self.budget = budget
-        """The most bytes of output, log messages and progress together."""
-        self.cap = 2 * limits.result + protocol.ENVELOPE
-        self.logs = bytearray()
-        self.printed = 0
-        self.asked = 0
-        self.waiter: asyncio.Future[Frame] | None = None
-        self.power: asyncio.Timeout | None = None
-        """Ends the power's work early, where the worker that waits for it has ended."""
-
-    def output(self) -> str:
-        """What was printed, up to the limit, and how much more there was."""
-        text = self.logs.decode("utf-8", "replace")
-        missing = self.printed - len(self.logs)
-        if missing <= 0:
-            return text
-        return f"{text}\n… truncated: {missing} bytes more were printed, and limits.logs keeps {self.limits.logs}.\n"
 
 
 class WorkerProcess(asyncio.BufferedProtocol):
@@ -199,8 +171,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio's interface."""
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker alone
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's are none by inheritance
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of asyncio's interface."""

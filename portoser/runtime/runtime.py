@@ -15,7 +15,7 @@ from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
 from portoser.runtime import protocol
 from portoser.runtime.nursery import Nursery
 from portoser.runtime.pool import Key, Pool
-from portoser.runtime.process import Running, WorkerEnded, WorkerProcess
+from portoser.runtime.process import WorkerEnded, WorkerProcess
 from portoser.runtime.protocol import (
     CallerView,
     CallFrame,
@@ -25,6 +25,7 @@ from portoser.runtime.protocol import (
     ProtocolViolation,
     Setup,
 )
+from portoser.runtime.running import Running
 from portoser.runtime.scratch import Scratch
 from portoser.runtime.types import (
     Call,
@@ -55,7 +56,8 @@ class Runtime:
 
     ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most (4 for each that may
     be busy, by default). ``describers`` declarations are described at once. ``cpu`` is in seconds for each call;
-    ``output`` is in bytes, and counts what a call prints, logs and reports together; ``disk`` is in bytes for each file.
+    ``output`` is in bytes, and counts what a call prints, logs and reports together;
+    ``disk`` is in bytes, for each file.
     """
 
     def __init__(

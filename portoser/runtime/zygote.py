@@ -2,8 +2,8 @@
 
 It is started as ``python -I -c "…main(…)"`` with an environment of its own and a control socket as its only descriptor
 beside the standard ones; it never sees tool code. One packet on the control socket is one message: the server
-sends Spawn with two descriptors, the zygote answers Spawned with the worker's pidfd, and Exited when it ends. The end of
-the control socket is the end of the zygote, and of every worker and of all that the workers left behind.
+sends Spawn with two descriptors, the zygote answers Spawned with the worker's pidfd, and Exited when it ends. The
+end of the control socket is the end of the zygote, and of every worker and of all that the workers left behind.
 """
 
 import contextlib
