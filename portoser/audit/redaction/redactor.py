@@ -212,6 +212,7 @@ class _Walk:
             return inner
         keep_whole = len(text) <= self._text_limit or self._inside_json
         window = text if keep_whole else text[: self._text_limit + LONGEST_FORM]
+        self._characters += len(window)  # what was looked at counts, however little of it is kept
         redacted = self._see(self._without_secrets(clean(window)))
         return redacted if window is text else self._windowed(redacted, len(text) - len(window))
 
@@ -361,7 +362,11 @@ def _are_pairs(items: list[Any] | tuple[Any, ...]) -> bool:
 def _holds_text(item: Any) -> bool:
     """Whether a plural such as ``tokens`` holds secrets, and not counts."""
     if isinstance(item, dict):
-        return any(isinstance(value, str) for value in item.values())
+        return any(_is_open_text(value) for value in item.values())
     if isinstance(item, list | tuple):
-        return any(isinstance(value, str) for value in item)
-    return isinstance(item, str) and not item.replace(".", "").isdigit()
+        return any(_is_open_text(value) for value in item)
+    return _is_open_text(item) and not item.replace(".", "").isdigit()
+
+
+def _is_open_text(item: Any) -> bool:
+    return isinstance(item, str) and item != PLACEHOLDER

@@ -106,8 +106,9 @@ def _option_values(text: str, sensitivity_of: Callable[[str], Sensitivity]) -> I
 
 
 def _assigned_values(text: str, sensitivity_of: Callable[[str], Sensitivity]) -> Iterator[Span]:
+    done = 0
     for match in _ASSIGNED.finditer(text):
-        sensitivity = sensitivity_of(match[1])
+        sensitivity = sensitivity_of(match[1]) if match.start() >= done else Sensitivity.NONE
         if not sensitivity:
             continue
         start, end = _value_at(text, match.end(), whole_line=bool(_WHOLE_LINE.search(match[1])))
@@ -116,6 +117,7 @@ def _assigned_values(text: str, sensitivity_of: Callable[[str], Sensitivity]) ->
             continue
         if sensitivity is Sensitivity.UNLESS_NUMBER and value.replace(".", "").isdigit():
             continue
+        done = end
         yield start, end
 
 
