@@ -288,6 +288,14 @@ def is_secret(field: FieldInfo) -> bool:
     return "SecretStr" in str(field.annotation)
 
 
+def default_of(field: FieldInfo) -> str:
+    """A field's default as people write it; empty where there is none, or where it depends on the machine."""
+    default = field.default
+    if field.default_factory is not None or default in (None, (), False):
+        return ""
+    return str(default.value if isinstance(default, StrEnum) else default)
+
+
 def secret_fields() -> tuple[str, ...]:
     """The fields that can be given by a file's content."""
     return tuple(name for name, field in Settings.model_fields.items() if is_secret(field))

@@ -51,6 +51,7 @@ TOOL_BODY: dict[str, Any] = {
     "title": "ToolIn",
     "description": "A tool's declaration: the fields of a manifest, with its code in `code` or `files`.",
     "required": ["name"],
+    "additionalProperties": False,
     "properties": {
         "name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
         "description": {"type": ["string", "null"], "description": "Default: the function's docstring."},

@@ -108,7 +108,7 @@ async def _portoser_error(request: Request, error: Exception) -> Response:
 async def _request_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - Starlette dispatches by type
     problems = [_from_pydantic(detail) for detail in error.errors()]
-    detail = problems[0].message if len(problems) == 1 else f"The request has {len(problems)} problems."
+    detail = str(problems[0]) if len(problems) == 1 else f"The request has {len(problems)} problems."
     return problem_response(422, detail, code="invalid_request", instance=request.url.path, errors=problems)
 
 
@@ -156,7 +156,13 @@ def _from_pydantic(detail: Mapping[str, Any]) -> Problem:
     return Problem(path=".".join(location), message=f"{message}.")
 
 
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""RFC 9110's names where Python's older versions have older ones."""
+
+
 def _title(status: int) -> str:
+    if status in _TITLES:
+        return _TITLES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

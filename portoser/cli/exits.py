@@ -1,27 +1,30 @@
 """How commands end: the codes, and the error that carries one."""
 
 from enum import IntEnum
+from typing import Self
 
 from portoser.catalog.errors import PortoserError
 
 
 class Exit(IntEnum):
-    """Exit codes. `docs/cli.md` prints this table."""
+    """Exit codes; `docs/cli.md` prints what each means."""
 
-    OK = 0
-    """It worked."""
-    FAILED = 1
-    """It did not work: the server refused it, the tool failed, or there are problems."""
-    USAGE = 2
-    """The command was written wrongly. `portoser plan` also ends so where there are changes."""
-    UNREACHABLE = 3
-    """The server cannot be reached, or is not ready."""
-    FORBIDDEN = 4
-    """The server does not know the caller, or the caller may not do this."""
-    NOT_FOUND = 5
-    """There is nothing of that name."""
-    INTERRUPTED = 130
-    """Ctrl-C."""
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """A code with what it means."""
+        made = int.__new__(cls, code)
+        made._value_ = code
+        made.meaning = meaning
+        return made
+
+    OK = 0, "It worked."
+    FAILED = 1, "It did not work: the server refused it, the tool failed, or there are problems."
+    USAGE = 2, "The command was written wrongly. `portoser plan` also ends so where there are changes."
+    UNREACHABLE = 3, "The server cannot be reached, or is not ready."
+    FORBIDDEN = 4, "The server does not know the caller, or the caller may not do this."
+    NOT_FOUND = 5, "There is nothing of that name."
+    INTERRUPTED = 130, "Ctrl-C."
 
 
 class CommandError(PortoserError):

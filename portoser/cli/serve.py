@@ -1,17 +1,14 @@
 """`portoser serve`: its options are the settings, each a flag."""
 
 import inspect
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from portoser.catalog.errors import PortoserError
 from portoser.cli.exits import CommandError, Exit
-from portoser.settings import Settings, SettingsError, is_secret, load_settings, variable
-
-if TYPE_CHECKING:
-    from typer.core import TyperGroup  # noqa: F401
+from portoser.settings import Settings, SettingsError, default_of, is_secret, load_settings, variable
 
 
 def command() -> Any:
@@ -51,24 +48,19 @@ def run(**flags: Any) -> None:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    parameters = []
-    for name, field in Settings.model_fields.items():
-        if is_secret(field):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        default = field.get_default(call_default_factory=True, validated_data={})
-        help_text = f"{field.description} [{variable(name)}{_shown(default)}]"
-        option = typer.Option(
-            *((flag,) if isinstance(default, bool) else (flag,)), help=help_text, show_default=False
-        )
-        annotation = Annotated[bool | None, option] if isinstance(default, bool) else Annotated[str | None, option]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
-    return parameters
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(name, field))
+        for name, field in Settings.model_fields.items()
+        if not is_secret(field)
+    ]
 
 
-def _shown(default: object) -> str:
-    if default in (None, (), False):
-        return ""
-    return f"; {default.value if isinstance(default, Enum) else default}"
+def _flag(name: str, field: FieldInfo) -> Any:
+    declaration = f"--{name.replace('_', '-')}"
+    default = default_of(field)
+    help_text = f"{field.description} [{variable(name)}{f'; {default}' if default else ''}]"
+    if field.annotation is bool:
+        return Annotated[bool | None, typer.Option(declaration, help=help_text, show_default=False)]
+    # Values go to the settings as they are typed, which alone know what is right.
+    metavar = name.rsplit("_", 1)[-1].upper()
+    return Annotated[str | None, typer.Option(declaration, help=help_text, show_default=False, metavar=metavar)]
