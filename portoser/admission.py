@@ -1,0 +1,305 @@
+"""The path of new code: import it in the runtime to learn its schemas, run its examples, remember the outcome.
+
+Code of committed tools and of REST tools comes in here alike. Nothing is imported in this process, and examples
+never reach a real power. What was admitted once, is remembered in the database by the declaration's key and by
+what its schemas depend on, so that a restart or a second replica does not pay again. What was refused is not
+remembered: the reason may have been the moment, such as a machine without memory.
+"""
+
+import asyncio
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import jsonschema_rs
+import msgspec
+import structlog
+
+from portoser.catalog.caller import system_caller
+from portoser.catalog.errors import PowerError, Problem
+from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
+from portoser.runtime.types import Call, CodeError, Description, Events, Execution, FilesLoader, PowerHost, Program
+from portoser.store import admissions
+from portoser.store.admissions import StoredAdmission
+from portoser.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many declarations are done."""
+
+FORM = 1
+"""Grows when admission itself comes to answer something else for the same declaration."""
+
+_BATCH = 64
+_WRAPPED = "x-fastmcp-wrap-result"
+_PLACE = re.compile(r'File "([^"\n]+)", line (\d+)')
+_CALLER = system_caller("examples")
+
+
+class Describer(Protocol):
+    """What admission needs of the runtime."""
+
+    async def describe(self, declaration: Declaration) -> Description:
+        """What the declaration's code says of itself."""
+
+    async def execute(
+        self, program: Program, files: FilesLoader, call: Call, *, events: Events | None, powers: PowerHost | None
+    ) -> Execution:
+        """Run one call."""
+
+
+class Admission:
+    """Turns declarations into revisions. ``parallel`` declarations are looked at at once; one for each processor.
+
+    Without a ``database``, as on an author's laptop, nothing is remembered.
+    """
+
+    def __init__(self, database: Database | None, runtime: Describer, *, parallel: int | None = None) -> None:
+        self._database = database
+        self._runtime = runtime
+        self._parallel = parallel or os.cpu_count() or 1
+        self._suffix = "|".join(
+            [
+                f"form {FORM}",
+                f"python {sys.implementation.cache_tag}",
+                *(f"{package} {version(package)}" for package in ("fastmcp", "pydantic", "docstring-parser")),
+            ]
+        )
+
+    async def admit(
+        self, declarations: Sequence[tuple[str, Declaration]], *, progress: Progress | None = None
+    ) -> list[Revision | tuple[Problem, ...]]:
+        """The revision of each named declaration, or what is wrong with it, in the order given.
+
+        A problem's path is the Python file's as declared, and empty where an example is to blame; its line is then
+        the example's.
+
+        Raises:
+            Unavailable: the database or the runtime is away; what was admitted by then is remembered.
+        """
+        keys = [self._key(declaration) for _, declaration in declarations]
+        known = await self._known(keys)
+        results: list[Revision | tuple[Problem, ...] | None] = []
+        for key, (_, declaration) in zip(keys, declarations, strict=True):
+            results.append(_remembered(declaration, known[key]) if key in known else None)
+        round_ = _Round(self, declarations, keys, results, progress)
+        await round_.run(self._parallel)
+        return [result for result in results if result is not None]
+
+    async def look_at(self, name: str, declaration: Declaration) -> Revision | tuple[Problem, ...]:
+        """Import a declaration and run its examples now, whatever is remembered of it."""
+        try:
+            told = await self._runtime.describe(declaration)
+        except CodeError as error:
+            return (
+                Problem(
+                    path=error.path,
+                    line=error.line,
+                    column=error.column,
+                    message=error.message,
+                    advice=error.advice,
+                    tool=name,
+                ),
+            )
+        for warning in told.warnings:
+            log.info("admission.warning", tool=name, warning=warning)
+        revision = revision_of(
+            declaration,
+            description=told.description,
+            input_schema=told.input_schema,
+            output_schema=told.output_schema,
+        )
+        problems = [
+            Problem(line=example.line, message=f"Example {number} {wrong}", tool=name)
+            for number, example in enumerate(revision.examples, 1)
+            if (wrong := await self._wrong_with(example, revision)) is not None
+        ]
+        return tuple(problems) or revision
+
+    async def remember(self, admitted: Sequence[tuple[str, Revision]]) -> None:
+        """Keep revisions by the keys of their declarations, for all replicas."""
+        stored = [
+            StoredAdmission(
+                key=key,
+                outcome={
+                    "description": revision.description,
+                    "input_schema": revision.input_schema,
+                    "output_schema": revision.output_schema,
+                },
+                digest=revision.digest,
+            )
+            for key, revision in admitted
+        ]
+        if self._database is None:
+            return
+        async with self._database.acquire() as connection:
+            await admissions.put_many(connection, stored)
+
+    async def _known(self, keys: Sequence[str]) -> dict[str, StoredAdmission]:
+        if not keys or self._database is None:
+            return {}
+        async with self._database.acquire() as connection:
+            return await admissions.get_many(connection, keys)
+
+    def _key(self, declaration: Declaration) -> str:
+        return f"{declaration.key()}|{self._suffix}"
+
+    async def _wrong_with(self, example: Example, revision: Revision) -> str | None:
+        """What is wrong with an example, to follow its number in a message; None where it holds."""
+        validator = jsonschema_rs.Draft202012Validator(revision.input_schema)
+        for error in validator.iter_errors(example.call):
+            place = ".".join(map(str, error.instance_path))
+            return f"calls the tool with wrong arguments: {f'{place}: ' if place else ''}{error.message}."
+        program = Program(
+            digest=revision.digest,
+            entrypoint=revision.entrypoint,
+            limits=revision.limits,
+            isolation=Isolation.FRESH,
+            output_schema=revision.output_schema,
+        )
+        call_id = uuid.uuid4().hex
+        call = Call(id=call_id, arguments=example.call, caller=_CALLER, request_id=f"example-{call_id}")
+
+        async def files() -> tuple[SourceFile, ...]:
+            return revision.files
+
+        execution = await self._runtime.execute(program, files, call, events=None, powers=FakePowers(example.given))
+        if execution.outcome != "ok":
+            return f"fails: {execution.message or execution.reason}{_place(execution.traceback)}"
+        if example.expect is msgspec.UNSET or _answers(execution, revision.output_schema, example.expect):
+            return None
+        answer = _answer(execution, revision.output_schema)
+        return f"expects {_shown(example.expect)}, and the tool answers {_shown(answer)}."
+
+
+class _Round:
+    """The declarations of one call of `Admission.admit` that have to be looked at."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        declarations: Sequence[tuple[str, Declaration]],
+        keys: Sequence[str],
+        results: list[Revision | tuple[Problem, ...] | None],
+        progress: Progress | None,
+    ) -> None:
+        self._admission = admission
+        self._declarations = declarations
+        self._keys = keys
+        self._results = results
+        self._progress = progress
+        self._waiting = [at for at, result in enumerate(results) if result is None]
+        self._done = len(results) - len(self._waiting)
+        self._unsaved: list[tuple[str, Revision]] = []
+
+    async def run(self, parallel: int) -> None:
+        self._tell()
+        waiting = iter(self._waiting)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(min(parallel, len(self._waiting))):
+                    tasks.create_task(self._take(waiting))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group
+        finally:
+            await asyncio.shield(self._save())
+
+    async def _take(self, waiting: Iterator[int]) -> None:
+        for at in waiting:
+            name, declaration = self._declarations[at]
+            result = await self._admission.look_at(name, declaration)
+            self._results[at] = result
+            if isinstance(result, Revision):
+                self._unsaved.append((self._keys[at], result))
+                if len(self._unsaved) >= _BATCH:
+                    await self._save()
+            self._done += 1
+            self._tell()
+
+    async def _save(self) -> None:
+        unsaved, self._unsaved = self._unsaved, []
+        if unsaved:
+            await self._admission.remember(unsaved)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self._done, len(self._results))
+
+
+class FakePowers:
+    """The powers of an example: what its ``given`` says, and nothing else.
+
+    ``{registry: {services: […]}}`` answers ``registry.services()``. A method that is called with one argument is
+    answered by that argument's entry: ``{registry: {service: {web: …}}}``.
+    """
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._given = given
+
+    async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """The answer that the example gives.
+
+        Raises:
+            PowerError: it gives none.
+        """
+        answers = self._given.get(power)
+        if not isinstance(answers, dict) or method not in answers:
+            raise PowerError(
+                f"The example gives no answer for {power}.{method}(): write given: {{{power}: {{{method}: …}}}}."
+            )
+        answer = answers[method]
+        asked = [*args, *kwargs.values()]
+        if len(asked) != 1:
+            return answer
+        if not isinstance(answer, dict) or str(asked[0]) not in answer:
+            raise PowerError(
+                f"The example gives no answer for {power}.{method}({asked[0]!r}): "
+                f"write given: {{{power}: {{{method}: {{{asked[0]}: …}}}}}}."
+            )
+        return answer[str(asked[0])]
+
+
+def _remembered(declaration: Declaration, stored: StoredAdmission) -> Revision:
+    outcome = stored.outcome
+    return revision_of(
+        declaration,
+        description=outcome["description"],
+        input_schema=outcome["input_schema"],
+        output_schema=outcome["output_schema"],
+    )
+
+
+def _answer(execution: Execution, output_schema: JsonSchema | None) -> Any:
+    """What a tool answered, as its author thinks of it: the wrapping that MCP asks for taken off."""
+    if execution.structured is not None:
+        is_wrapped = output_schema is not None and output_schema.get(_WRAPPED) is True
+        return execution.structured.get("result") if is_wrapped else execution.structured
+    return "\n".join(block["text"] for block in execution.content if block.get("type") == "text")
+
+
+def _answers(execution: Execution, output_schema: JsonSchema | None, expected: Any) -> bool:
+    answer = _answer(execution, output_schema)
+    if expected in (answer, execution.structured):
+        return True
+    if execution.structured is None and not isinstance(expected, str):
+        try:
+            return bool(msgspec.json.decode(answer) == expected)
+        except msgspec.DecodeError:
+            return False
+    return False
+
+
+def _place(traceback: str | None) -> str:
+    """Where in the tool's own files it went wrong."""
+    places = _PLACE.findall(traceback or "")
+    return f" ({places[-1][0]}:{places[-1][1]})" if places else ""
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 300 else f"{text[:300]}…"
