@@ -1,0 +1,276 @@
+"""The composition root: settings go in, a running server comes out. Nothing else builds things."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from portoser import __version__, logs
+from portoser.admission import Admission
+from portoser.api import build_api
+from portoser.api.metrics import Metrics
+from portoser.api.services import Services
+from portoser.audit.queries import AuditLog
+from portoser.audit.writer import AuditWriter
+from portoser.banner import banner
+from portoser.catalog.errors import PortoserError
+from portoser.identity.authenticate import Authenticator
+from portoser.identity.middleware import IdentityMiddleware
+from portoser.identity.tokens import TokenFile
+from portoser.invocation import Invocation
+from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
+from portoser.mcp.server import McpServer, build_mcp
+from portoser.powers.host import Powers
+from portoser.powers.registry import RegistryPower
+from portoser.progress import AdmissionProgress
+from portoser.registry.access import Access
+from portoser.registry.changes import RegistryWriter
+from portoser.registry.code import CodeCache
+from portoser.registry.follower import Follower
+from portoser.runtime.runtime import Runtime
+from portoser.settings import Settings
+from portoser.store.database import Database
+from portoser.store.embedded import SERVER_ROLE, EmbeddedPostgres
+from portoser.store.migrate import migrate
+from sync.reconciler import Reconciler
+from sync.sources.worktree import Worktree
+
+log = structlog.get_logger(__name__)
+
+SOURCE = "main"
+"""The name of the one source; its tools belong to ``git:main``."""
+
+SHUTDOWN_SECONDS = 5
+"""How long open requests may take to end once the process is told to stop."""
+
+BACKLOG = 2048
+
+
+class Built(NamedTuple):
+    """A server that is built and whose parts run: what answers requests, and what there is to ask about it."""
+
+    asgi: ASGIApp
+    services: Services
+    mcp: McpServer
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
+    """Build everything in the order of need, and end it in the reverse one. ``replica`` names this process.
+
+    Raises:
+        PortoserError: something that is needed cannot be had; the message says what, and what to do.
+    """
+    async with AsyncExitStack() as stack:
+        database = await _database(settings, stack)
+        follower = Follower(database, enabled_groups=frozenset(settings.groups))
+        await follower.start()
+        access = Access(frozenset(settings.admin_groups))
+        writer = RegistryWriter(database, authority=f"git:{SOURCE}")
+        code = CodeCache(database)
+
+        runtime = Runtime(
+            workers=settings.workers, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value
+        )
+        await runtime.start()
+        stack.push_async_callback(runtime.aclose)
+
+        audit_writer = AuditWriter(database, replica=replica)
+        await audit_writer.start()
+        stack.push_async_callback(audit_writer.aclose)
+
+        metrics = Metrics()
+        invocation = Invocation(
+            follower,
+            access,
+            code,
+            runtime,
+            Powers([RegistryPower(settings.registry_path)]),
+            audit_writer,
+            observe=metrics.observe_call,
+        )
+        admission = Admission(database, runtime)
+        reconciler = Reconciler(
+            source=Worktree(settings.tools, name=SOURCE),
+            admission=admission,
+            writer=writer,
+            follower=follower,
+            database=database,
+            on_progress=stack.enter_context(AdmissionProgress()),
+        )
+        tokens = TokenFile(settings.tokens) if settings.tokens is not None else None
+        services = Services(
+            version=__version__,
+            started_at=datetime.now(UTC),
+            public_url=settings.public_url,
+            embedded_database=settings.database_url is None,
+            database=database,
+            follower=follower,
+            access=access,
+            writer=writer,
+            code=code,
+            admission=admission,
+            invocation=invocation,
+            audit=AuditLog(database),
+            audit_writer=audit_writer,
+            runtime=runtime,
+            reconciler=reconciler,
+            tokens=tokens,
+            metrics=metrics,
+        )
+        mcp = build_mcp(follower, access, invocation)
+        await stack.enter_async_context(mcp.lifespan())
+        api = build_api(services)
+        api.router.routes.extend(mcp.routes)
+        identified = IdentityMiddleware(api, Authenticator(tokens, trusted_proxies=settings.trusted_proxies))
+        guarded = HostOriginGuard(
+            identified, allowed_hosts=_allowed_hosts(settings), allowed_origins=settings.allowed_origins
+        )
+        yield Built(guarded, services, mcp)
+
+
+async def _database(settings: Settings, stack: AsyncExitStack) -> Database:
+    """The registry's database, migrated; the embedded one where no other is named."""
+    if settings.database_url is not None:
+        dsn = settings.database_url.get_secret_value()
+        await migrate(dsn, server_role=None)
+    else:
+        embedded = await EmbeddedPostgres.start(settings.data_path)
+        stack.push_async_callback(embedded.stop)
+        await migrate(embedded.owner_dsn, server_role=SERVER_ROLE)
+        dsn = embedded.server_dsn
+    database = await Database.connect(dsn)
+    stack.push_async_callback(database.close)
+    return database
+
+
+def _allowed_hosts(settings: Settings) -> list[str]:
+    """The hosts that requests may name: this machine's, the one listened on, the public one, the configured ones."""
+    hosts = [*LOOPBACK_HOSTS, *settings.allowed_hosts]
+    if settings.public_url is not None:
+        hosts.append(urlsplit(settings.public_url).hostname or "")
+    if settings.host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
+        hosts += [socket.gethostname()]
+    else:
+        hosts.append(settings.host)
+    return hosts
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop (SIGTERM, SIGINT).
+
+    Raises:
+        PortoserError: it cannot start, or a part of it that it cannot go on without has failed.
+    """
+    logs.configure(settings.log_level.value)
+    with _listening(settings) as sock:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_serve(settings, sock))
+        except* PortoserError as group:
+            raise _first(group) from None
+
+
+async def _serve(settings: Settings, sock: socket.socket) -> None:
+    port = sock.getsockname()[1]
+    replica = f"{socket.gethostname()}:{port}"
+    url = settings.public_url or f"http://{_shown_host(settings.host)}:{port}"
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with build(settings, replica=replica) as built, asyncio.TaskGroup() as tasks:
+        background = [
+            tasks.create_task(built.services.follower.run(), name="follower"),
+            tasks.create_task(built.services.reconciler.run(), name="reconciler"),
+            tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
+        ]
+        server = _Server(
+            uvicorn.Config(
+                built.asgi,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                backlog=BACKLOG,
+            )
+        )
+        serving = tasks.create_task(server.serve(sockets=[sock]), name="http")
+        told = tasks.create_task(_tell(settings, built, url), name="banner")
+        await stop.wait()
+        log.info("stopping")
+        # The streams first: a server that waits for its open connections would wait for them for ever.
+        built.mcp.drain()
+        server.should_exit = True
+        await serving
+        for task in (told, *background):
+            task.cancel()
+
+
+async def _tell(settings: Settings, built: Built, url: str) -> None:
+    """Say where the server is, once the folder was read for the first time."""
+    await built.services.reconciler.first_run()
+    print(banner(settings, built.services, url), flush=True)  # noqa: T201 - for whoever started it
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers: the process has more to end than its connections."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The socket that is served, bound before anything is started, so that a taken port costs nothing."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((settings.host, settings.port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise PortoserError(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "
+            "Stop what listens there, or choose another port with --port (0 takes any that is free)."
+        ) from None
+    with sock:
+        yield sock
+
+
+def _shown_host(host: str) -> str:
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+    return f"[{host}]" if ":" in host else host
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.Loop
+
+
+def _first(group: BaseExceptionGroup[PortoserError]) -> PortoserError:
+    """The first of what went wrong; a part that fails takes the others with it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, PortoserError)  # noqa: S101 - what `except*` promises
+    return error
