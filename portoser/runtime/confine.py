@@ -76,8 +76,8 @@ def own_scratch(limits: Confinement) -> None:
 
 def first_to_go(limits: Confinement) -> None:
     """Where memory runs out, the kernel ends workers before the server."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+    with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("wb", buffering=0) as file:
+        file.write(b"900")
 
 
 def no_new_privileges(limits: Confinement) -> None:

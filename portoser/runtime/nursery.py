@@ -106,8 +106,10 @@ class Nursery:
             ) from None
         log.debug("zygote_ready", kind=self.kind, pid=self._process.pid)
 
-    async def spawn(self) -> WorkerProcess:
+    async def spawn(self, warm: bool = False) -> WorkerProcess:
         """A new worker; its process may still be on its way when this returns, and frames can be sent to it.
+
+        ``warm`` makes it run a sample program first.
 
         Raises:
             Unavailable: where the zygote cannot be started.
@@ -122,7 +124,7 @@ class Nursery:
         try:
             os.set_blocking(read, False)
             ours.setblocking(False)
-            await self._send(self._encoder.encode(Spawn(seq)), [theirs.fileno(), write])
+            await self._send(self._encoder.encode(Spawn(seq, warm)), [theirs.fileno(), write])
             worker = WorkerProcess(loop, seq, read, self._forget)
         except BaseException:
             os.close(read)

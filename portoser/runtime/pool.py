@@ -1,11 +1,10 @@
 """Which worker runs which call: slots, handed out first come first served, and warm workers, kept by last use."""
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from portoser.catalog.errors import Unavailable
@@ -19,6 +18,24 @@ class Key(NamedTuple):
     subject: str | None
 
 
+class Slot:
+    """The right to run a call, as a context; a plain class, because a warm call is short."""
+
+    __slots__ = ("_began", "_pool")
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._began = 0.0
+
+    async def __aenter__(self) -> float:
+        await self._pool.enter()
+        self._began = time.perf_counter()
+        return self._began
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._pool.leave(time.perf_counter() - self._began)
+
+
 class Pool:
     """Bounds how many calls run and how many wait, and keeps workers warm.
 
@@ -28,7 +45,7 @@ class Pool:
 
     def __init__(
         self,
-        spawn: Callable[[], Awaitable[WorkerProcess]],
+        spawn: Callable[[bool], Awaitable[WorkerProcess]],
         *,
         slots: int,
         queue: int,
@@ -63,23 +80,25 @@ class Pool:
         """How many calls wait for a slot."""
         return len(self._waiting)
 
-    @contextlib.asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for the right to run a call, and give it to the next in line afterwards.
+    def slot(self) -> "Slot":
+        """To be entered: waits for the right to run a call, and gives it to the next in line afterwards.
 
         Raises:
             Unavailable: where as many as may wait do already.
         """
+        return Slot(self)
+
+    async def enter(self) -> None:
+        """Wait for a slot; ``Slot`` calls it."""
         if self._busy < self._slots:
             self._busy += 1
         else:
             await self._wait()
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._pace += 0.1 * (time.monotonic() - began - self._pace)
-            self._pass_on()
+
+    def leave(self, seconds: float) -> None:
+        """Give a slot back that was held for ``seconds``; ``Slot`` calls it."""
+        self._pace += 0.1 * (seconds - self._pace)
+        self._pass_on()
 
     async def _wait(self) -> None:
         if len(self._waiting) >= self._queue:
@@ -124,7 +143,7 @@ class Pool:
             if worker.alive:
                 return worker
         self._make_room()
-        return await self._spawn()
+        return await self._spawn(False)
 
     def _make_room(self) -> None:
         while self._idle and self._busy + len(self._idle) + len(self._spares) > self._processes:
@@ -136,7 +155,8 @@ class Pool:
 
     def give_back(self, worker: WorkerProcess, key: Key | None) -> None:
         """Keep a worker for later calls of its key; None ends it. Spares are refilled now, after the call."""
-        self._refill.set()
+        if len(self._spares) < self._spare_target:
+            self._refill.set()
         if not worker.alive:
             return
         old = time.monotonic() - worker.born > self._oldest
@@ -152,7 +172,7 @@ class Pool:
         while True:
             while len(self._spares) < self._spare_target:
                 try:
-                    self._spares.append(await self._spawn())
+                    self._spares.append(await self._spawn(True))
                 except Unavailable as error:
                     await asyncio.sleep(error.retry_after)
             await self._refill.wait()

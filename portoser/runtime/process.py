@@ -292,7 +292,6 @@ class WorkerProcess(asyncio.BufferedProtocol):
         return self._ended or WorkerEnded("protocol_error", "The tool's worker gave a wrong answer.")
 
     async def _work(self, running: Running, encoded: bytes | bytearray, powers: PowerHost | None) -> Frame:
-        self._read_output()
         self._running = running
         self._frame = None
         self.calls += 1

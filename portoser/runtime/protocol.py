@@ -284,9 +284,14 @@ def decode_structured(raw: msgspec.Raw) -> dict[str, Any] | None:
 
 
 class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
-    """Fork a worker; two descriptors come along: its channel and its output."""
+    """Fork a worker; two descriptors come along: its channel and its output.
+
+    ``warm`` asks for a run of a sample program first: for a spare, which has the time, so that the first call does
+    not pay for the pages that a forked process copies when it first touches them.
+    """
 
     seq: int
+    warm: bool
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -201,8 +201,7 @@ class Runtime:
             message = f"Invalid arguments: they cannot be sent to the tool: {error}"
             return Execution(outcome="error", reason="invalid_arguments", message=message)
         key = Key(program.digest, None if program.shared else caller.subject)
-        async with self._pool.slot():
-            began = time.perf_counter()
+        async with self._pool.slot() as began:
             worker = self._pool.take(key) if program.isolation is Isolation.REUSE else None
             load = await _load(program, files) if worker is None else None
             if worker is None:

@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from portoser.runtime import confine
-from portoser.runtime.protocol import SPAWN_DECODER, Exited, FromZygote, Ready, Spawned, SpawnFailed
+from portoser.runtime.protocol import SPAWN_DECODER, Exited, FromZygote, Ready, Spawn, Spawned, SpawnFailed
 from portoser.runtime.worker import main
 from portoser.runtime.worker.warm import warm_calls
 
@@ -110,7 +110,7 @@ class Zygote:
             return False
         spawn = SPAWN_DECODER.decode(packet)
         try:
-            self._spawn(spawn.seq, descriptors)
+            self._spawn(spawn, descriptors)
         except OSError as error:
             self._send(SpawnFailed(spawn.seq, f"{error.strerror} ({error.errno})"))
         finally:
@@ -118,16 +118,16 @@ class Zygote:
                 os.close(descriptor)
         return True
 
-    def _spawn(self, seq: int, descriptors: list[int]) -> None:
+    def _spawn(self, spawn: Spawn, descriptors: list[int]) -> None:
         channel, output = descriptors
         zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
-            become_worker(zygote, channel, output)
-        self._workers[pid] = seq
+            become_worker(zygote, channel, output, warm=spawn.warm)
+        self._workers[pid] = spawn.seq
         pidfd = os.pidfd_open(pid)
         try:
-            self._send(Spawned(seq, pid), pidfd)
+            self._send(Spawned(spawn.seq, pid), pidfd)
         finally:
             os.close(pidfd)
 
@@ -180,7 +180,7 @@ class Zygote:
             self._end_orphans()
 
 
-def become_worker(zygote: int, channel: int, output: int) -> None:
+def become_worker(zygote: int, channel: int, output: int, *, warm: bool) -> None:
     """Turn the forked child into a worker: own session, own signals, no descriptor but its own. Does not return."""
     try:
         confine.die_with_parent(zygote, signal.SIGKILL)
@@ -196,6 +196,8 @@ def become_worker(zygote: int, channel: int, output: int) -> None:
         os.closerange(4, 65536)
         confine.set_process_name("portoser-worker")
         gc.enable()
+        if warm:
+            warm_calls()
         main.main()
     finally:
         os._exit(71)

@@ -31,21 +31,21 @@ class Channel:
         """
         buffer = self._buffer
         while len(buffer) < HEADER.size:
-            self._fill()
+            buffer += self._read()
         length, kind = HEADER.unpack_from(buffer)
         end = HEADER.size + length
         while len(buffer) < end:
-            self._fill()
+            buffer += self._read()
         body = bytes(memoryview(buffer)[HEADER.size : end])
         del buffer[:end]
         frame: Frame = protocol.FROM_SERVER[kind].decode(body)
         return frame
 
-    def _fill(self) -> None:
+    def _read(self) -> bytes:
         read = self._sock.recv(_READ)
         if not read:
             raise Closed
-        self._buffer += read
+        return read
 
     def send(self, frame: Frame) -> None:
         """Send a frame, whole."""

@@ -14,6 +14,8 @@ from typing import Any, get_type_hints
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 _MOST_PROBLEMS = 10
+_PLAIN = frozenset((dict, list, str, int, float, bool, type(None)))
+"""What is a result as it is: neither awaitable nor a generator."""
 
 
 class ArgumentsError(Exception):
@@ -44,6 +46,8 @@ class Entry:
     def call(self, arguments: dict[str, Any]) -> Any:
         """Call the function, to its end: coroutines and generators are run. Raises whatever it raises."""
         result = self.function(**arguments)
+        if type(result) in _PLAIN:
+            return result
         if inspect.isawaitable(result) or inspect.isasyncgen(result):
             result = self._run(result)
         if inspect.isgenerator(result):

@@ -58,10 +58,10 @@ def main() -> None:
 
 def _serve(channel: Channel, limits: confine.Confinement) -> None:
     program: Program | Failure | None = None
+    confine.allow_processor_time(limits.cpu)
     while True:
         frame = channel.receive()
         if isinstance(frame, CallFrame):
-            confine.allow_processor_time(limits.cpu)
             if not isinstance(program, Program):
                 program = program or Failure(reason="load_error", message="The worker was given no program.")
                 channel.send(_failed(frame, program, retire=True))
@@ -72,13 +72,12 @@ def _serve(channel: Channel, limits: confine.Confinement) -> None:
             tool.wire.running = None
             _flush()
             channel.send(result)
+            confine.allow_processor_time(limits.cpu)  # for the next call, while nobody waits
         elif isinstance(frame, Load):
-            confine.allow_processor_time(limits.cpu)
             program = load(frame)
         elif isinstance(frame, Describe):
             from portoser.runtime.worker.describe import describe  # noqa: PLC0415 - brings FastMCP, which calls never need
 
-            confine.allow_processor_time(limits.cpu)
             answer = describe(frame)
             _flush()
             channel.send(answer)
@@ -165,10 +164,11 @@ def _failed(frame: CallFrame, failure: Failure, *, retire: bool = False) -> Resu
 
 def _flush() -> None:
     """Bring everything that was printed to the pipe before the answer goes out."""
-    for stream in (sys.stdout, sys.stderr):
-        # The tool may have closed or replaced its streams.
-        with contextlib.suppress(Exception):
-            stream.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:  # noqa: BLE001, S110 - the tool may have closed or replaced its streams
+        pass
     confine.flush_c_output()
 
 
