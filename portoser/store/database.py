@@ -128,6 +128,19 @@ class Database:
         except TimeoutError:
             self.pool.terminate()
 
+    async def connect_alone(self, *, timeout: float) -> asyncpg.Connection:
+        """A connection outside of the pool, for who keeps it; ``timeout`` in seconds holds for each statement too.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        try:
+            connection = await asyncpg.connect(self._dsn, timeout=timeout, command_timeout=timeout)
+            await set_codecs(connection)
+        except (*AWAY, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            raise away(error) from error
+        return connection
+
     @contextlib.asynccontextmanager
     async def acquire(self, *, timeout: float = 5.0) -> AsyncIterator[PoolConnectionProxy]:
         """A connection for the ``with`` block; ``timeout`` in seconds is for getting one.

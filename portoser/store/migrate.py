@@ -109,7 +109,7 @@ async def _standing(connection: asyncpg.Connection) -> str | None:
 
 def alembic_config() -> "Config":
     """Alembic's configuration; the caller adds the connection to its attributes."""
-    from alembic.config import Config  # noqa: PLC0415 (slow, and seldom needed)
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -119,16 +119,16 @@ def alembic_config() -> "Config":
 
 def known_migrations() -> list[str]:
     """The names of all migrations that this code has, newest first."""
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.script import ScriptDirectory
 
     return [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
 
 
 async def _upgrade(dsn: str) -> None:
-    from alembic import command  # noqa: PLC0415
-    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
-    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+    from alembic import command
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
 
     async def connect() -> Any:
         return await asyncpg.connect(dsn, timeout=10)
