@@ -29,6 +29,9 @@ AWAY = (
 )
 """What asyncpg raises when Postgres is not there, or not able, right now."""
 
+_LOST = (ConnectionError, TimeoutError, *AWAY[1:])
+"""The same, of a connection that was there: any other OSError is of the work done with it."""
+
 _ESCAPED_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -156,7 +159,10 @@ class Database:
             raise away(error) from error
         try:
             yield connection
-        except AWAY as error:
+        except _LOST as error:
+            raise away(error) from error
+        except asyncpg.InternalClientError as error:  # the farewell of a Postgres that goes was read as an answer
+            connection.terminate()
             raise away(error) from error
         except asyncpg.InterfaceError as error:
             if connection.is_closed():
@@ -168,7 +174,8 @@ class Database:
     async def _release(self, connection: PoolConnectionProxy) -> None:
         try:
             await self.pool.release(connection)
-        except (*AWAY, asyncpg.InterfaceError):  # it is gone already; the pool makes another
+        except (*AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            # It could not be reset; the pool has cut it, and makes another.
             log.debug("postgres.connection_lost")
 
     async def listen(self, channel: str, callback: Callable[[str | None], None]) -> None:
@@ -198,7 +205,7 @@ class Database:
             await connection.add_listener(channel, lambda *notification: callback(str(notification[3])))
             callback(None)
             await ended.wait()
-        except (*AWAY, asyncpg.InterfaceError) as error:
+        except (*AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             log.debug("postgres.listen_lost", error=str(error))
         finally:
             connection.terminate()

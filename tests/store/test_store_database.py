@@ -121,6 +121,9 @@ async def test_errors_of_the_work_itself_pass_through(database):
     with pytest.raises(asyncpg.InterfaceError):
         async with database.acquire() as connection:
             await connection.fetch("SELECT $1::int")
+    with pytest.raises(FileNotFoundError):
+        async with database.acquire():
+            raise FileNotFoundError("of the work")
 
 
 async def test_a_closed_database_is_unavailable(dsns):
