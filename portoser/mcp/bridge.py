@@ -45,6 +45,7 @@ _LOST: Final = (
     "look before you call again."
 )
 
+_JSON: Final = {"Content-Type": "application/json"}
 _REFUSALS: Final = {
     401: "Set PORTOSER_TOKEN to a token that it knows.",
     403: "Its token may not, or the address is not the one that it announces.",
@@ -215,7 +216,7 @@ class Bridge:
             httpx.TransportError: it may have arrived.
         """
         try:
-            response = await http.post(endpoint, json=message)
+            response = await http.post(endpoint, content=_encoded(message), headers=_JSON)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return False
         if response.status_code in (404, 502, 503):
@@ -407,9 +408,14 @@ def _message_of(line: bytes) -> Message | None:
     return message
 
 
+def _encoded(message: Message) -> bytes:
+    # Escaped to ASCII, so that whatever text came in can go out, and never breaks a line.
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
 def _line_writer(pipe: BinaryIO) -> Callable[[Message], None]:
     def write(message: Message) -> None:
-        pipe.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        pipe.write(_encoded(message) + b"\n")
         pipe.flush()
 
     return write

@@ -1,7 +1,7 @@
 """`tools/call`: a message becomes an invocation, and its outcome becomes a message again."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol
 
 import anyio
@@ -36,7 +36,7 @@ _FLUSH_SECONDS: Final = 5.0
 class Spawn(Protocol):
     """Starts a task that the server owns and ends with itself."""
 
-    def __call__(self, task: Callable[[], Awaitable[None]], /) -> None:
+    def __call__(self, task: Callable[[], Coroutine[Any, Any, None]], /) -> None:
         """Start it now."""
 
 

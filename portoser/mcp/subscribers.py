@@ -6,7 +6,7 @@ compared before and after, once for all clients that see the same.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ class Subscribers:
                 self._tasks = None
                 tasks.cancel_scope.cancel()
 
-    def spawn(self, task: Callable[[], Awaitable[None]], /) -> None:
+    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]], /) -> None:
         """Start a task that ends with the server. Nothing is started any more once the server stops."""
         if self._tasks is not None:
             self._tasks.start_soon(task)

@@ -68,7 +68,7 @@ async def test_a_session_reads_logs_from_the_level_it_set(world: World) -> None:
         heard.append(params.level)
 
     async with mcp.Client(sse_client(world.sse), mode="legacy", logging_callback=logged) as client:
-        with pytest.warns(UserWarning):
+        with pytest.warns(UserWarning, match="logging"):
             await client.set_logging_level("warning")
         await client.call_tool("talk", {})
         await until(lambda: heard == ["warning"])

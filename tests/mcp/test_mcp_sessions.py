@@ -8,8 +8,10 @@ import httpx
 import mcp
 import pytest
 from mcp.client.sse import sse_client
-from mcp_world import World, add, served, until
+from mcp_world import World, add, answer, served, until
 from portoser.catalog.caller import Caller
+from portoser.catalog.errors import Denied
+from portoser.mcp.callers import current_caller
 
 HELLO = {
     "jsonrpc": "2.0",
@@ -184,3 +186,61 @@ async def test_an_idle_stream_is_kept_alive() -> None:
         async for line in stream.aiter_lines():
             if line.startswith(": ping"):
                 return
+
+
+async def test_a_client_that_never_reads_loses_its_session_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portoser.mcp.streams.STALL_SECONDS", 0.1)
+    big = "x" * 1_000_000
+
+    async def shout(arguments: dict[str, Any], events: Any) -> Any:
+        return answer("shout", text=big)
+
+    world.follower.swap(served("shout"))
+    world.invocation.bodies["shout"] = shout
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(world.url.rpartition(":")[2]), limit=1024)
+    writer.write(b"GET /mcp/sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    while not (line := await reader.readline()).startswith(b"data: "):
+        pass
+    path = line.removeprefix(b"data: ").strip().decode()
+    call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "shout", "arguments": {}}}
+    async with httpx.AsyncClient(base_url=world.url, timeout=30) as http:
+        await http.post(path, json=HELLO)
+        statuses = set()
+        for number in range(1, 400):
+            statuses.add((await http.post(path, json={**call, "id": number})).status_code)
+            if 404 in statuses:
+                break
+        await until(lambda: world.mcp.status().sse_sessions == 0)
+    writer.close()
+    async with mcp.Client(sse_client(world.sse)) as other:
+        assert len((await other.list_tools()).tools) == 1
+
+
+async def test_a_server_that_is_not_running_says_so() -> None:
+    world = World()
+    async with world.serving():
+        pass
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    await world.mcp._http({"type": "http", "method": "POST", "path": "/mcp", "headers": []}, receive, send)
+    assert sent[0]["status"] == 503
+
+
+async def test_a_stopped_server_can_serve_again() -> None:
+    world = World(served("add"))
+    for _ in range(2):
+        async with world.serving(), mcp.Client(world.http) as client:
+            assert len((await client.list_tools()).tools) == 1
+
+
+def test_work_without_a_caller_is_refused() -> None:
+    with pytest.raises(Denied, match="without a caller"):
+        current_caller()

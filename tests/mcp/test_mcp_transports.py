@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import fastmcp
 import mcp
@@ -14,6 +14,7 @@ from mcp_world import NUMBERS, World, add, answer, served
 from portoser.audit.entry import Outcome
 from portoser.catalog.caller import Caller
 from portoser.catalog.revision import Annotations
+from portoser.invocation import Invocation
 
 Connect = Callable[[World], AbstractAsyncContextManager[mcp.Client]]
 
@@ -159,3 +160,15 @@ async def test_fastmcps_own_interface_lists_and_runs_the_same_tools(world: World
         assert await world.mcp.fastmcp.get_tool("other") is None
         result = await world.mcp.fastmcp.call_tool("add", {"a": 1, "b": 2})
     assert result.structured_content == {"result": 3}
+
+
+async def test_fastmcps_own_interface_says_why_a_tool_may_not_run(world: World) -> None:
+    from portoser.mcp.callers import acting_as
+    from portoser.mcp.provider import SnapshotTool
+
+    dana = Caller(subject="dana", groups=frozenset({"dev"}))
+    only_operators = served("op", permissions=("operator",))
+    world.follower.swap(only_operators)
+    tool = SnapshotTool.of(only_operators, cast("Invocation", world.invocation))
+    with acting_as(dana), pytest.raises(ToolError, match="op"):
+        await tool.run({})
