@@ -19,4 +19,4 @@ async def append_registry(connection: Connection, entries: Sequence[Entry]) -> N
     if not entries:
         return
     last = await sql.last_seq(connection, REGISTRY_CHAIN)
-    await sql.append(connection, REGISTRY_CHAIN, last, [row_of(entry) for entry in entries], ())
+    await sql.write(connection, chain=REGISTRY_CHAIN, last_seq=last, rows=[row_of(entry) for entry in entries])

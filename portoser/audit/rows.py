@@ -1,14 +1,16 @@
 """Entries as rows of the audit log, and back."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+import re
+
+import asyncpg
 
 from portoser.audit.entry import Entry, Event, Outcome
 from portoser.audit.redaction.taint import clean
 from portoser.catalog.caller import Caller, CallerKind
 from portoser.store.audit import Row
 
+_MASKED = re.compile(r"session-[0-9a-f]{12}")
 _LONGEST_NAME = 200
 """Callers choose some of these texts, and an index holds no key above 2.7 kB."""
 
@@ -48,7 +50,7 @@ def row_of(entry: Entry) -> Row:
     )
 
 
-def entry_of(row: Mapping[str, Any]) -> Entry:
+def entry_of(row: asyncpg.Record) -> Entry:
     """The entry that a row of the log tells of. The caller's session stays masked."""
     told = row["caller"]
     caller = Caller(
@@ -85,7 +87,7 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
 
 def mask_session(session: str | None) -> str | None:
     """A name for a session that tells which rows belong together, and opens nothing."""
-    if session is None or session.startswith("session-"):
+    if session is None or _MASKED.fullmatch(session):
         return session
     return f"session-{hashlib.sha256(session.encode('utf-8', 'replace')).hexdigest()[:12]}"
 

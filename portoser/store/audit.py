@@ -44,38 +44,67 @@ Row: TypeAlias = tuple[Any, ...]
 
 _NAMES = ", ".join(f'"{name}"' for name, _ in COLUMNS)
 _ARRAYS = ", ".join(f"${number}::{kind}[]" for number, (_, kind) in enumerate(COLUMNS, 1))
-_CHAIN, _SEQ, _ENDED = (f"${len(COLUMNS) + offset}" for offset in (1, 2, 3))
+_COUNT = len(COLUMNS)
 _SOME_ROWS = f"unnest({_ARRAYS}) WITH ORDINALITY AS entry({_NAMES}, place)"
 
 _APPEND = (
     f"INSERT INTO mcp_audit_logs ({_NAMES}, chain, seq) "  # noqa: S608 (names and types of this module alone)
-    f"SELECT {_NAMES}, {_CHAIN}::text, {_SEQ}::bigint + place FROM {_SOME_ROWS}"
+    f"SELECT {_NAMES}, ${_COUNT + 1}::text, ${_COUNT + 2}::bigint + place FROM {_SOME_ROWS}"
 )
-_APPEND_AND_END = f"WITH ended AS (DELETE FROM mcp_audit_intents WHERE id = ANY({_ENDED}::uuid[])) {_APPEND}"  # noqa: S608 (as above)
-_BEGIN = """
-INSERT INTO mcp_audit_intents (id, at, replica, entry)
-SELECT id, at, $1, entry FROM unnest($2::uuid[], $3::timestamptz[], $4::jsonb[]) AS intent(id, at, entry)
-ON CONFLICT (id) DO NOTHING
-"""
+_END = f"DELETE FROM mcp_audit_intents WHERE id = ANY(${_COUNT + 3}::uuid[])"  # noqa: S608 (as above)
 
 
-async def append(connection: Connection, chain: str, last_seq: int, rows: Sequence[Row], ended: Sequence[str]) -> None:
-    """Append rows to a chain, after ``last_seq``, and remove the intents of the calls that ended: one statement.
+def _begin(first: int) -> str:
+    return (
+        "INSERT INTO mcp_audit_intents (id, at, replica, entry) "  # noqa: S608 (as above)
+        f"SELECT id, at, ${first}::text, entry FROM "
+        f"unnest(${first + 1}::uuid[], ${first + 2}::timestamptz[], ${first + 3}::jsonb[]) AS intent(id, at, entry) "
+        "ON CONFLICT (id) DO NOTHING"
+    )
+
+
+_BEGIN = _begin(1)
+_APPEND_AND_END = f"WITH ended AS ({_END}) {_APPEND}"
+_ALL = f"WITH ended AS ({_END}), begun AS ({_begin(_COUNT + 4)}) {_APPEND}"
+
+
+class Intents(msgspec.Struct, frozen=True):
+    """Calls that begin on a replica: by id, moment and entry."""
+
+    replica: str
+    ids: Sequence[str]
+    moments: Sequence[datetime]
+    entries: Sequence[Any]
+
+
+async def write(
+    connection: Connection,
+    *,
+    chain: str,
+    last_seq: int,
+    rows: Sequence[Row] = (),
+    ended: Sequence[str] = (),
+    begun: Intents | None = None,
+) -> None:
+    """Append rows to a chain after ``last_seq``, remove the intents of calls that ended, and add new ones.
+
+    All of it is one statement: one round trip, and one transaction. Intents that are there already stay.
 
     Raises:
         asyncpg.UniqueViolationError: another writer took one of the seqs, or one of the ids is there already.
     """
-    columns = list(zip(*rows, strict=True))
-    if ended:
+    intents = (begun.replica, begun.ids, begun.moments, begun.entries) if begun is not None else ()
+    if not rows:
+        if begun is not None:
+            await connection.fetch(_BEGIN, *intents)
+        return
+    columns = zip(*rows, strict=True)
+    if begun is not None:
+        await connection.fetch(_ALL, *columns, chain, last_seq, ended, *intents)
+    elif ended:
         await connection.fetch(_APPEND_AND_END, *columns, chain, last_seq, ended)
     else:
         await connection.fetch(_APPEND, *columns, chain, last_seq)
-
-
-async def begin(connection: Connection, replica: str, intents: Sequence[tuple[str, datetime, Any]]) -> None:
-    """Record that calls begin, by id, moment and entry. Intents that are there already stay."""
-    ids, moments, entries = zip(*intents, strict=True)
-    await connection.fetch(_BEGIN, replica, ids, moments, entries)
 
 
 async def last_seq(connection: Connection, chain: str) -> int:

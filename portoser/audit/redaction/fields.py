@@ -62,7 +62,7 @@ class SchemaFields:
     def __init__(self, schema: JsonSchema) -> None:
         self._document = schema
         self._anchors: dict[str, Any] = {}
-        self._children: dict[tuple[int, str | None], Position] = {}
+        self._children: dict[tuple[tuple[int, ...], str | None], Position] = {}
         _collect_anchors(schema, self._anchors)
         self.root: Position = self._expand([schema])
 
@@ -87,7 +87,7 @@ class SchemaFields:
 
     def child(self, position: Position, key: str | None) -> Position:
         """The position of a property, or of any item where ``key`` is None."""
-        at = (id(position), key)
+        at = (tuple(map(id, position)), key)  # the document outlives us, so its nodes keep their ids
         found = self._children.get(at)
         if found is None:
             found = self._expand(_below(position, key))
