@@ -49,7 +49,7 @@ class HostOriginGuard:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
         if not self._host_allowed(host):
-            log.warning("host_refused", host=host[:200], path=scope["path"])
+            log.warning("guard.host_refused", host=host[:200], path=scope["path"])
             await _refuse(
                 scope,
                 send,
@@ -62,7 +62,7 @@ class HostOriginGuard:
         for name, value in scope["headers"]:
             if name == b"origin" and not self._origin_allowed(value.decode("latin-1"), scope, host):
                 origin = value.decode("latin-1")[:200]
-                log.warning("origin_refused", origin=origin, path=scope["path"])
+                log.warning("guard.origin_refused", origin=origin, path=scope["path"])
                 await _refuse(
                     scope,
                     send,

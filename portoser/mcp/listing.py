@@ -167,7 +167,7 @@ def _sayable(tools: list[Tool], version: str) -> list[Tool]:
         without_output = tool.model_copy(update={"output_schema": None})
         fitting = next((form for form in (tool, without_output) if _fits([form], version)), None)
         if fitting is None:
-            log.warning("tool_not_listable", tool=tool.name, protocol_version=version)
+            log.warning("mcp.tool_not_listable", tool=tool.name, protocol_version=version)
         else:
             said.append(fitting)
     return said

@@ -58,7 +58,7 @@ class _Session:
         self.outbox = Outbox(on_stall=self._stalled)
 
     def _stalled(self) -> None:
-        log.warning("sse_client_stalled", subject=self.caller.subject)
+        log.warning("mcp.client_stalled", subject=self.caller.subject)
         self.scope.cancel()
 
 
@@ -146,12 +146,12 @@ class SseSessions:
             )
         except Exception:
             # One session's failure must not reach the others through the ASGI server.
-            log.exception("sse_session_failed", subject=session.caller.subject)
+            log.exception("mcp.session_failed", subject=session.caller.subject)
             await session.outbox.aclose()
 
     async def _expire(self, session: _Session, expires_at: float) -> None:
         await anyio.sleep(max(0.0, expires_at + self._expiry_grace - time.time()))
-        log.info("sse_session_expired", subject=session.caller.subject)
+        log.info("mcp.session_expired", subject=session.caller.subject)
         session.inbox.end()
 
     async def _message(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,12 +6,14 @@ compared before and after, once for all clients that see the same.
 """
 
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.server.session import ServerSession
@@ -52,6 +54,10 @@ class Subscribers:
         self._follower = follower
         self._access = access
         self._subscribers: dict[object, Subscriber] = {}
+        self._listings: dict[Hashable, int] = {}
+        self._listed: Snapshot | None = None
+        self._swaps: deque[Snapshot] = deque()
+        self._comparing = False
         self._tasks: anyio.abc.TaskGroup | None = None
         follower.on_swap(self._swapped)
 
@@ -63,6 +69,7 @@ class Subscribers:
         """While entered, tasks can be started; on the way out they end."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
+            self._swaps.clear()
             try:
                 yield
             finally:
@@ -72,7 +79,7 @@ class Subscribers:
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]], /) -> None:
         """Start a task that ends with the server. Nothing is started any more once the server stops."""
         if self._tasks is not None:
-            self._tasks.start_soon(task)
+            self._tasks.start_soon(_contained, task)
 
     async def initialized(self, ctx: ServerRequestContext[Any, Any], params: NotificationParams) -> None:
         """A session of the handshake era is ready: from now on it is told, until it ends."""
@@ -95,8 +102,7 @@ class Subscribers:
 
     def _add(self, caller: Caller, tell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
         token = object()
-        seen = _listing_of(self._access, self._follower.snapshot, caller)
-        self._subscribers[token] = Subscriber(caller, seen, tell)
+        self._subscribers[token] = Subscriber(caller, self._listing(self._follower.snapshot, caller), tell)
 
         def leave() -> None:
             self._subscribers.pop(token, None)
@@ -104,23 +110,53 @@ class Subscribers:
         return leave
 
     def _swapped(self, old: Snapshot, new: Snapshot) -> None:
-        """Tell those whose listing changed. Called by the follower, on the event loop."""
-        listings: dict[Hashable, int] = {}
+        """The follower's callback, on the event loop: comparing may take a while, so it is left to a task."""
+        if self._tasks is None:
+            return  # not serving: nobody is connected
+        self._swaps.append(new)
+        if not self._comparing:
+            self._comparing = True
+            self.spawn(self._compare)
+
+    async def _compare(self) -> None:
+        """Tell those whose listing changed, swap by swap: whoever listed between two is told of the second."""
+        try:
+            while self._swaps:
+                await self._compare_with(self._swaps.popleft())
+        finally:
+            self._comparing = False
+
+    async def _compare_with(self, snapshot: Snapshot) -> None:
         changed: list[Subscriber] = []
-        for subscriber in self._subscribers.values():
-            view = self._access.visibility_key(new, subscriber.caller)
-            listing = listings.get(view)
-            if listing is None:
-                listing = listings[view] = _listing_of(self._access, new, subscriber.caller)
+        for subscriber in list(self._subscribers.values()):
+            fresh = len(self._listings)
+            listing = self._listing(snapshot, subscriber.caller)
             if listing != subscriber.seen:
                 subscriber.seen = listing
                 changed.append(subscriber)
+            if len(self._listings) != fresh:
+                await anyio.lowlevel.checkpoint()  # that listing was worked out anew: let others have their turn
+        self._tell(changed, snapshot)
+
+    def _tell(self, changed: list[Subscriber], snapshot: Snapshot) -> None:
         if not changed:
             return
         spread = 0.0 if len(changed) <= AT_ONCE else min(len(changed) / PER_SECOND, LONGEST_SPREAD)
-        log.info("tools_list_changed", generation=new.generation, clients=len(changed), of=len(self._subscribers))
+        log.info("mcp.list_changed", generation=snapshot.generation, clients=len(changed), of=len(self._subscribers))
         for subscriber in changed:
             self._tell_soon(subscriber, delay=random.uniform(0, spread))  # noqa: S311 - it only spreads load
+
+    def _listing(self, snapshot: Snapshot, caller: Caller) -> int:
+        """A number that changes when what the caller sees listed does; worked out once for all who see the same."""
+        if self._listed is not snapshot:
+            self._listed = snapshot
+            self._listings.clear()
+        view = self._access.visibility_key(snapshot, caller)
+        listing = self._listings.get(view)
+        if listing is None:
+            visible = self._access.visible(snapshot, caller)
+            listing = self._listings[view] = hash(tuple((served.name, served.listing_digest) for served in visible))
+        return listing
 
     def _tell_soon(self, subscriber: Subscriber, *, delay: float) -> None:
         if subscriber.told_soon:
@@ -135,7 +171,7 @@ class Subscribers:
             with anyio.move_on_after(_SEND_SECONDS) as sending:
                 await subscriber.tell()
             if sending.cancelled_caught:
-                log.warning("client_not_told", subject=subscriber.caller.subject, seconds=_SEND_SECONDS)
+                log.warning("mcp.client_not_told", subject=subscriber.caller.subject, seconds=_SEND_SECONDS)
 
         self.spawn(tell)
 
@@ -147,6 +183,9 @@ def _tell_session(session: ServerSession) -> Callable[[], Awaitable[None]]:
     return tell
 
 
-def _listing_of(access: Access, snapshot: Snapshot, caller: Caller) -> int:
-    """A number that changes when what the caller sees listed does."""
-    return hash(tuple((served.name, served.listing_digest) for served in access.visible(snapshot, caller)))
+async def _contained(task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """One client's failure must not end the others' tasks, which share a task group with it."""
+    try:
+        await task()
+    except Exception:
+        log.exception("mcp.task_failed")
