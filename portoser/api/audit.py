@@ -67,7 +67,9 @@ async def _filters(
 FiltersOf = Annotated[AuditFilter, Depends(_filters)]
 
 
-@router.get("/logs", operation_id="list_audit_logs", summary="The log, newest first", responses=refusals(401, 403, 422, 503))
+@router.get(
+    "/logs", operation_id="list_audit_logs", summary="The log, newest first", responses=refusals(401, 403, 422, 503)
+)
 async def list_audit_logs(
     services: ServicesOf,
     _: AuditorOf,
@@ -88,7 +90,10 @@ async def list_audit_logs(
     responses={
         200: {
             "description": "One entry a line, newest first.",
-            "content": {"application/x-ndjson": {"schema": {"type": "string"}}, "text/csv": {"schema": {"type": "string"}}},
+            "content": {
+                "application/x-ndjson": {"schema": {"type": "string"}},
+                "text/csv": {"schema": {"type": "string"}},
+            },
         },
         **refusals(401, 403, 422, 503),
     },

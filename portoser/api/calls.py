@@ -49,7 +49,9 @@ _RETRY_AFTER = {429: "1", 503: "1"}
     summary="Call a tool",
     response_model=CallOut,
     responses={
-        200: {"headers": {REQUEST_ID: {"description": "Finds the call in the audit log.", "schema": {"type": "string"}}}},
+        200: {
+            "headers": {REQUEST_ID: {"description": "Finds the call in the audit log.", "schema": {"type": "string"}}}
+        },
         **refusals(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504),
     },
 )
@@ -77,7 +79,8 @@ async def explain_access(
     caller: CallerOf,
     name: Name,
     groups: Annotated[
-        str | None, Query(description="RBAC groups of somebody else, as `a,b`; for editors and auditors.", max_length=2000)
+        str | None,
+        Query(description="RBAC groups of somebody else, as `a,b`; for editors and auditors.", max_length=2000),
     ] = None,
     client: Annotated[str | None, Query(description="That somebody's MCP client.", max_length=200)] = None,
 ) -> ExplainOut:
@@ -108,16 +111,12 @@ async def explain_access(
     )
 
 
-async def _invoked(
-    request: Request, services: Services, caller: Caller, name: str, given: CallIn
-) -> CallResult:
+async def _invoked(request: Request, services: Services, caller: Caller, name: str, given: CallIn) -> CallResult:
     """Call the tool; a client that goes away ends the call, as it does for MCP clients."""
     results: list[CallResult] = []
 
     async def call() -> None:
-        results.append(
-            await services.invocation.invoke(name, given.arguments, caller, confirmed=given.confirmed)
-        )
+        results.append(await services.invocation.invoke(name, given.arguments, caller, confirmed=given.confirmed))
         group.cancel_scope.cancel()
 
     async def watch() -> None:
@@ -143,9 +142,7 @@ def _status(result: CallResult) -> int:
     return _BY_OUTCOME.get(result.outcome, 200)
 
 
-def _refuse(
-    result: CallResult, status: int, headers: dict[str, str], services: Services, caller: Caller
-) -> NoReturn:
+def _refuse(result: CallResult, status: int, headers: dict[str, str], services: Services, caller: Caller) -> NoReturn:
     message = result.message or f"The call ended with {result.outcome.value}."
     if status == 404:
         visible = services.access.visible(services.follower.snapshot, caller)

@@ -102,8 +102,7 @@ TOOL_EXAMPLES: dict[str, Any] = {
                 {"path": "rates.py", "content": "RATE = 0.2\n"},
                 {
                     "path": "vat.py",
-                    "content": "from rates import RATE\n\n"
-                    "def vat(net: float) -> float:\n    return net * (1 + RATE)\n",
+                    "content": "from rates import RATE\n\ndef vat(net: float) -> float:\n    return net * (1 + RATE)\n",
                 },
             ],
         }

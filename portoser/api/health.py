@@ -13,6 +13,7 @@ from portoser.api.metrics import CONTENT_TYPE
 from portoser.api.models import HealthOut, ReadyOut, StatusOut
 from portoser.api.route import BoundedRoute
 from portoser.api.services import Services
+from portoser.api.sync import source_shown
 from portoser.catalog.errors import Unavailable
 from portoser.store.generation import writable
 
@@ -31,7 +32,7 @@ async def health(services: ServicesOf) -> HealthOut:
 @router.get("/ready", operation_id="ready", summary="Whether the server can serve", responses=refusals(503))
 async def ready(services: ServicesOf) -> ReadyOut:
     """200 once the registry is loaded, the source was read once, and the database can be written; else 503 says why."""
-    if not services.reconciler.has_run:
+    if services.reconciler.status.last_run is None:
         raise Unavailable("The source has not been read yet.")
     async with services.database.acquire(timeout=2) as connection:
         if not await writable(connection):
@@ -70,15 +71,9 @@ async def get_status(services: ServicesOf, _: CallerOf) -> StatusOut:
         tools={"total": len(snapshot.tools), "switched_off": disabled, **dict(sorted(stands.items()))},
         groups={"total": len(snapshot.groups), "switched_off": len(snapshot.disabled_groups)},
         runtime=msgspec.to_builtins(services.runtime.status()),
-        sync=sync_status(services),
+        sources=[source_shown(services.reconciler.status)],
         warnings=_warnings(services, age),
     )
-
-
-def sync_status(services: Services) -> dict[str, object]:
-    """How the registry stands to its source."""
-    status: dict[str, object] = msgspec.to_builtins(services.reconciler.status)
-    return status
 
 
 def _warnings(services: Services, age: float) -> list[str]:

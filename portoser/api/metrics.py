@@ -1,7 +1,8 @@
 """What Prometheus reads. Calls are counted as they end; everything else is looked up when it is asked for."""
 
 import time
-from collections.abc import Iterable
+from collections import Counter as tally  # noqa: N813 - Prometheus has a Counter of its own
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -59,31 +60,54 @@ class _Parts(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        services = self._services
-        snapshot = services.follower.snapshot
-        yield GaugeMetricFamily(
-            "portoser_generation", "The generation of the registry that is served.", value=snapshot.generation
-        )
-        yield GaugeMetricFamily(
-            "portoser_snapshot_age_seconds",
+        yield from self._registry()
+        yield from self._workers()
+        yield from self._source()
+        yield from self._audit()
+
+    def _registry(self) -> Iterable[Metric]:
+        follower = self._services.follower
+        snapshot = follower.snapshot
+        yield _gauge("generation", "The generation of the registry that is served.", snapshot.generation)
+        yield _gauge(
+            "snapshot_age_seconds",
             "Since when nobody has confirmed that the served generation is the newest.",
-            value=max(0.0, time.monotonic() - services.follower.last_read_at),
+            max(0.0, time.monotonic() - follower.last_read_at),
         )
-        tools = GaugeMetricFamily("portoser_tools", "Living tools, by whether and how they stand.", labels=["status"])
-        counts: dict[str, int] = {}
-        disabled = 0
-        for tool in snapshot.tools.values():
-            counts[tool.registered.status.value] = counts.get(tool.registered.status.value, 0) + 1
-            disabled += not tool.enabled
-        for status, count in sorted(counts.items()):
-            tools.add_metric([status], count)
-        yield tools
-        yield GaugeMetricFamily(
-            "portoser_tools_disabled", "Living tools whose group is switched off.", value=disabled
-        )
-        status = services.runtime.status()
-        workers = GaugeMetricFamily("portoser_workers", "Worker processes.", labels=["state"])
-        workers.add_metric(["busy"], status.busy)
-        workers.add_metric(["idle"], max(0, status.workers - status.busy))
-        yield workers
-        yield GaugeMetricFamily("portoser_calls_queued", "Calls that wait for a worker.", value=status.queued)
+        standing = tally(tool.registered.status.value for tool in snapshot.tools.values())
+        yield _gauges("tools", "Living tools, by how they stand to what is declared.", "status", standing)
+        off = sum(1 for tool in snapshot.tools.values() if not tool.enabled)
+        yield _gauge("tools_switched_off", "Living tools whose group is switched off.", off)
+
+    def _workers(self) -> Iterable[Metric]:
+        status = self._services.runtime.status()
+        states = {"busy": status.busy, "idle": max(0, status.workers - status.busy)}
+        yield _gauges("workers", "Worker processes.", "state", states)
+        yield _gauge("calls_queued", "Calls that wait for a worker.", status.queued)
+
+    def _source(self) -> Iterable[Metric]:
+        status = self._services.reconciler.status
+        phases = {phase.value: int(phase is status.phase) for phase in type(status.phase)}
+        yield _gauges("source_phase", "1 for the phase that the source is in.", "phase", phases)
+        yield _gauge("source_problems", "Problems that hold something of the source back.", status.problem_count)
+        yield _gauge("source_failures", "Sync runs that failed since the last one that did not.", status.failures)
+        if status.last_run is not None:
+            ended = status.last_run.finished_at.timestamp()
+            yield _gauge("source_last_run_timestamp_seconds", "When the last sync run ended.", ended)
+
+    def _audit(self) -> Iterable[Metric]:
+        status = self._services.audit_writer.status
+        yield _gauge("audit_available", "Whether the audit log can be written.", int(status.available))
+        yield _gauge("audit_waiting", "Entries that somebody waits for to be written.", status.waiting)
+        yield _gauge("audit_owed", "Entries that are kept until the database is back.", status.owed)
+
+
+def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"portoser_{name}", help_text, value=value)
+
+
+def _gauges(name: str, help_text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"portoser_{name}", help_text, labels=[label])
+    for word, value in sorted(values.items()):
+        family.add_metric([word], value)
+    return family

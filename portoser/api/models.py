@@ -19,6 +19,7 @@ class ProblemItem(_Model):
     message: str
     advice: str
     severity: Literal["error", "warning"]
+    tool: str | None = None
 
 
 class ProblemDocument(BaseModel):
@@ -306,7 +307,81 @@ class ReadyOut(_Model):
     generation: int
 
 
-class StatusOut(BaseModel):
+class ConditionOut(_Model):
+    """One thing that holds of a source or does not: `True`, `False` or `Unknown`, why, and since when."""
+
+    name: str
+    status: str
+    reason: str
+    message: str
+    since: datetime
+
+
+class SyncRunOut(_Model):
+    """One attempt to bring a source into the registry. `durations` has milliseconds by step."""
+
+    id: str
+    source: str
+    cause: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    plan_id: str | None = None
+    base_generation: int | None
+    generation: int | None
+    commit: str | None
+    author: str | None
+    summary: dict[str, int] | None
+    problems: list[ProblemItem]
+    error: str | None
+    durations: dict[str, float] | None
+
+
+class SyncRunDetail(SyncRunOut):
+    """A run with the plan that it made."""
+
+    plan: dict[str, Any] | None
+
+
+class SyncRunPage(_Model):
+    """Runs that did something, newest first."""
+
+    total: int
+    skip: int
+    limit: int
+    runs: list[SyncRunOut]
+
+
+class SourceOut(_Model):
+    """How a source stands: its phase, its conditions, and what is not served as it is declared."""
+
+    source: str
+    kind: str
+    location: str
+    phase: str
+    is_leader: bool
+    conditions: list[ConditionOut]
+    observed_commit: str | None
+    applied_commit: str | None
+    generation: int | None
+    failures: int
+    next_retry_at: datetime | None
+    checked_at: datetime | None
+    problems: list[ProblemItem]
+    problem_count: int
+    warnings: list[ProblemItem]
+    warning_count: int
+    held_plan: str | None = Field(description="The plan that waits for somebody's approval.")
+    last_run: SyncRunOut | None
+
+
+class SyncOut(_Model):
+    """How the registry stands to its sources."""
+
+    sources: list[SourceOut]
+
+
+class StatusOut(_Model):
     """A moment of the server, for a person."""
 
     version: str
@@ -319,5 +394,5 @@ class StatusOut(BaseModel):
     tools: dict[str, int]
     groups: dict[str, int]
     runtime: dict[str, Any]
-    sync: dict[str, Any]
+    sources: list[SourceOut]
     warnings: list[str]

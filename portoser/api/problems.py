@@ -121,9 +121,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.url.path} does not take {request.method}{f'; it takes {allowed}' if allowed else ''}."
     code = _title(error.status_code).lower().replace(" ", "_")
-    return problem_response(
-        error.status_code, detail, code=code, instance=request.url.path, headers=error.headers
-    )
+    return problem_response(error.status_code, detail, code=code, instance=request.url.path, headers=error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
@@ -145,6 +143,7 @@ def _item(problem: Problem) -> dict[str, Any]:
         "message": problem.message,
         "advice": problem.advice,
         "severity": problem.severity.value,
+        "tool": problem.tool,
     }
 
 

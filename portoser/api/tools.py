@@ -198,7 +198,10 @@ async def detail_of(services: Services, caller: Caller, name: str) -> ToolDetail
         entrypoint=revision.entrypoint,
         input_schema=revision.input_schema,
         output_schema=revision.output_schema,
-        limits={**msgspec.to_builtins(revision.limits), "rate": str(revision.limits.rate) if revision.limits.rate else None},
+        limits={
+            **msgspec.to_builtins(revision.limits),
+            "rate": str(revision.limits.rate) if revision.limits.rate else None,
+        },
         isolation=revision.isolation.value,
         confirm=revision.confirm,
         uses=revision.uses,

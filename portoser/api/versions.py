@@ -66,4 +66,3 @@ async def rollback_tool(
     await applied(services, [change], caller)
     response.headers["ETag"] = etag(registered_tool(services, name))
     return await detail_of(services, caller, name)
-

@@ -8,7 +8,7 @@ from portoser.api.problems import Refused
 from portoser.api.services import Services
 from portoser.catalog.caller import Caller
 from portoser.catalog.change import Change, PutTool
-from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem
+from portoser.catalog.errors import Conflict, Invalid, PortoserError
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import GIT, REST, DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied
@@ -43,7 +43,8 @@ async def admitted(services: Services, declared: DeclaredTool) -> Revision:
     [outcome] = await services.admission.admit([(declared.name, declared.declaration)])
     if isinstance(outcome, Revision):
         return outcome
-    raise Invalid(_in_request_words(problem, declared) for problem in outcome)
+    # Without a path, one of the examples is to blame.
+    raise Invalid(msgspec.structs.replace(problem, path=problem.path or "examples") for problem in outcome)
 
 
 def put(
@@ -85,8 +86,3 @@ def refuse_what_git_owns(tool: RegisteredTool, repository: str) -> None:
     raise Conflict(
         f"The tool {tool.name!r} belongs to {tool.owner}: change {provenance.path or 'it'} in {repository}{commit}."
     )
-
-
-def _in_request_words(problem: Problem, declared: DeclaredTool) -> Problem:
-    only = declared.declaration.files[0].path if len(declared.declaration.files) == 1 else None
-    return msgspec.structs.replace(problem, path=only) if not problem.path and only else problem

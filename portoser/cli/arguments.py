@@ -1,7 +1,7 @@
 """Arguments of a tool as people type them: ``name=value``, made into what its input schema asks for."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -77,37 +77,54 @@ def _first_fit(text: str, choices: list[Mapping[str, Any]], root: Mapping[str, A
     raise ValueError(" ".join(problems))
 
 
-def _of_type(text: str, kind: str, shape: Mapping[str, Any], root: Mapping[str, Any]) -> Any:  # noqa: C901
-    match kind:
-        case "string":
-            return text
-        case "integer":
-            try:
-                return int(text)
-            except ValueError:
-                raise ValueError(f"{text!r} is not a whole number.") from None
-        case "number":
-            number = _parsed(text)
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise ValueError(f"{text!r} is not a number.")
-            return number
-        case "boolean":
-            if text.lower() in _TRUE | _FALSE:
-                return text.lower() in _TRUE
-            raise ValueError(f"{text!r} is neither true nor false.")
-        case "null":
-            if text.lower() in ("null", "none", ""):
-                return None
-            raise ValueError(f"{text!r} is not null.")
-        case "array":
-            return _list(text, shape, root)
-        case "object":
-            value = _parsed(text)
-            if not isinstance(value, dict):
-                raise ValueError(f"{text!r} is not a JSON object.")
-            return value
-        case _:
-            raise ValueError(f"the tool's schema names a type {kind!r} that there is none of.")
+def _of_type(text: str, kind: str, shape: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    if kind == "array":
+        return _list(text, shape, root)
+    if kind not in _READERS:
+        raise ValueError(f"the tool's schema names a type {kind!r} that there is none of.")
+    return _READERS[kind](text)
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number.") from None
+
+
+def _number(text: str) -> int | float:
+    number = _parsed(text)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{text!r} is not a number.")
+    return number
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ValueError(f"{text!r} is neither true nor false.")
+    return text.lower() in _TRUE
+
+
+def _null(text: str) -> None:
+    if text.lower() not in {"null", "none", ""}:
+        raise ValueError(f"{text!r} is not null.")
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = _parsed(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{text!r} is not a JSON object.")
+    return value
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "string": str,
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "null": _null,
+    "object": _object,
+}
 
 
 def _list(text: str, shape: Mapping[str, Any], root: Mapping[str, Any]) -> list[Any]:

@@ -59,7 +59,9 @@ def tail(
 @app.command("show")
 def show_one(
     ctx: typer.Context,
-    request_id: Annotated[str, typer.Argument(help="The request id that an answer or an entry names.", metavar="REQUEST")],
+    request_id: Annotated[
+        str, typer.Argument(help="The request id that an answer or an entry names.", metavar="REQUEST")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Everything that the log says of one request."""
@@ -85,7 +87,9 @@ def show_one(
 def export(
     ctx: typer.Context,
     form: Annotated[str, typer.Option("--format", help="jsonl or csv.")] = "jsonl",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write; else standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; else standard output.")
+    ] = None,
     tool: Tool = None,
     caller: Caller = None,
     outcome: Outcome = None,

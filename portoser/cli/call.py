@@ -18,10 +18,13 @@ def call(
     name: Annotated[str, typer.Argument(help="The tool.", metavar="TOOL")],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help="Its arguments, typed by its input schema; lists as JSON or by repeating.", metavar="NAME=VALUE"),
+        typer.Argument(
+            help="Its arguments, typed by its input schema; lists as JSON or by repeating.", metavar="NAME=VALUE"
+        ),
     ] = None,
     json_args: Annotated[
-        str | None, typer.Option("--json-args", help="All arguments as one JSON object; - reads it from standard input.")
+        str | None,
+        typer.Option("--json-args", help="All arguments as one JSON object; - reads it from standard input."),
     ] = None,
     confirmed: Annotated[bool, typer.Option("--yes", "-y", help="Agree to a tool that asks before it runs.")] = False,
     logs: Annotated[bool, typer.Option("--logs", help="Show what the tool printed, on standard error.")] = False,

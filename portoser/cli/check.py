@@ -1,3 +1,158 @@
+"""`portoser validate`: what is wrong with a folder of tools, told like a compiler would, without a server."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
-def validate() -> None: ...
-def plan() -> None: ...
+
+from portoser.cli.exits import CommandError, Exit
+from portoser.cli.output import print_json, say, warn
+from portoser.cli.target import AsJson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from portoser.catalog.errors import Problem
+    from portoser.catalog.revision import Revision
+    from portoser.settings import Settings
+    from sync.manifest import DeclaredTool, Reading
+    from sync.sources.base import Scan
+
+Folder = Annotated[
+    Path | None, typer.Argument(help="The folder of tools; PORTOSER_TOOLS, unless given.", metavar="DIR")
+]
+NoRun = Annotated[
+    bool, typer.Option("--no-run", help="Only read: import no code and run no example, so that no sandbox is needed.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A folder that was read, and whose tools were admitted where that was asked for.
+
+    ``problems`` are all of them, in the order of their places; ``revisions`` are of the tools that are sound.
+    ``not_run`` says why no code was imported although it was asked for: this machine cannot isolate it.
+    """
+
+    scan: "Scan"
+    reading: "Reading"
+    revisions: "Mapping[str, Revision]"
+    refused: "Mapping[str, Sequence[Problem]]"
+    problems: "Sequence[Problem]"
+    not_run: str | None
+
+
+def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = False) -> None:
+    """Read every manifest, import every tool and run its examples, in a sandbox. Exits 1 where something is wrong."""
+    from portoser.settings import load_settings
+
+    settings = load_settings(tools=folder, insecure=True)
+    checked = asyncio.run(check(settings, run=not no_run))
+    errors = [problem for problem in checked.problems if problem.is_error]
+    if as_json:
+        import msgspec
+
+        print_json(
+            {
+                "folder": str(settings.tools),
+                "tools": [tool.name for tool in checked.reading.tools],
+                "imported": not no_run and checked.not_run is None,
+                "problems": msgspec.to_builtins(checked.problems),
+            }
+        )
+    else:
+        for problem in checked.problems:
+            _print(problem, folder or Path(settings.tools.name))
+        tools, groups = len(checked.reading.tools), len(checked.reading.groups)
+        summary = f"{_count(tools, 'tool')}, {_count(groups, 'group')}: {_count(len(errors), 'error')}"
+        warnings = len(checked.problems) - len(errors)
+        say(f"{summary}, {_count(warnings, 'warning')}.", style="red" if errors else "green")
+        if no_run:
+            warn("Nothing was imported and no example was run.")
+    if checked.not_run is not None:
+        raise CommandError(checked.not_run, problems=("--no-run checks what can be told without running code.",))
+    if errors:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def check(settings: "Settings", *, run: bool) -> Checked:
+    """Read the folder, and admit its tools where ``run`` says so.
+
+    Raises:
+        CommandError: the folder cannot be read.
+    """
+    from portoser.catalog.errors import PortoserError
+    from sync.manifest import Reader
+    from sync.sources.base import SourceUnreadable
+    from sync.sources.worktree import Worktree
+
+    try:
+        scan = await Worktree(settings.tools).scan()
+    except SourceUnreadable as error:
+        raise CommandError(str(error)) from None
+    reading = Reader("main").read(scan.files, scan.refused)
+    revisions: dict[str, Revision] = {}
+    refused: dict[str, Sequence[Problem]] = {}
+    not_run = None
+    if run and reading.tools:
+        try:
+            outcomes = await _admitted(settings, reading.tools)
+        except PortoserError as error:
+            outcomes, not_run = [], str(error)
+        for tool, outcome in zip(reading.tools, outcomes, strict=False):
+            if isinstance(outcome, tuple):
+                refused[tool.name] = [placed(problem, tool) for problem in outcome]
+            else:
+                revisions[tool.name] = outcome
+    problems = sorted({*reading.problems, *(problem for found in refused.values() for problem in found)})
+    return Checked(scan, reading, revisions, refused, problems, not_run)
+
+
+def placed(problem: "Problem", tool: "DeclaredTool") -> "Problem":
+    """A problem of admission with its place in the source: a file of the tool, or an example in its manifest."""
+    import msgspec
+
+    if not problem.path:
+        return msgspec.structs.replace(problem, path=tool.path, line=problem.line or tool.line, tool=tool.name)
+    folder = tool.path.rpartition("/")[0]
+    return msgspec.structs.replace(problem, path=f"{folder}/{problem.path}" if folder else problem.path, tool=tool.name)
+
+
+async def _admitted(settings: "Settings", tools: "Sequence[DeclaredTool]") -> "list[Revision | tuple[Problem, ...]]":
+    from portoser import logs
+    from portoser.admission import Admission
+    from portoser.progress import AdmissionProgress
+    from portoser.runtime.runtime import Runtime
+
+    logs.configure("error")  # what the server would log, is told as problems here
+    with tempfile.TemporaryDirectory(prefix="portoser-validate-") as scratch, AdmissionProgress() as progress:
+        runtime = Runtime(workers=settings.workers, scratch=Path(scratch), sandbox=settings.sandbox.value)
+        await runtime.start()
+        try:
+            admission = Admission(None, runtime)
+            return await admission.admit([(tool.name, tool.declaration) for tool in tools], progress=progress)
+        finally:
+            await runtime.aclose()
+
+
+def _print(problem: "Problem", folder: Path) -> None:
+    from rich.text import Text
+
+    from portoser.cli.output import clean, console
+
+    place = str(folder / problem.path) if problem.path else str(folder)
+    if problem.line:
+        place += f":{problem.line}" + (f":{problem.column}" if problem.column else "")
+    line = Text(f"{clean(place)}: ", style="bold")
+    line.append(problem.severity.value, style="red" if problem.is_error else "yellow")
+    line.append(f": {clean(problem.message)}")
+    if problem.advice:
+        line.append(f" {clean(problem.advice)}", style="dim")
+    console().print(line)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

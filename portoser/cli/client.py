@@ -117,11 +117,12 @@ def _refusal(response: "httpx.Response", url: str, *, with_token: bool) -> Comma
     detail = str(problem["detail"])
     if response.status_code == 401:
         detail += " Set PORTOSER_TOKEN." if not with_token else " Is PORTOSER_TOKEN right?"
-    problems = tuple(_line(item) for item in problem.get("errors") or () if isinstance(item, dict))
+    problems = tuple(problem_line(item) for item in problem.get("errors") or () if isinstance(item, dict))
     return CommandError(detail, code=_CODES.get(response.status_code, Exit.FAILED), problems=problems)
 
 
-def _line(item: Mapping[str, Any]) -> str:
+def problem_line(item: Mapping[str, Any]) -> str:
+    """A problem as one line: ``path:line:column: message advice``."""
     place = str(item.get("path") or "")
     if item.get("line"):
         place += f":{item['line']}:{item.get('column') or 1}"

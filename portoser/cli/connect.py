@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from portoser.cli.client import DEFAULT_URL, Server
+from portoser.cli.client import DEFAULT_URL, Server, problem_line
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, Target, server_of
@@ -24,9 +24,7 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     _print_status(server, state)
     if wrong:
         say()
-        print_table(
-            ("TOOL", "STATUS", "PROBLEM"), ((tool["name"], tool["status"], tool["problem"]) for tool in wrong)
-        )
+        print_table(("TOOL", "STATUS", "PROBLEM"), ((tool["name"], tool["status"], tool["problem"]) for tool in wrong))
     for warning in state["warnings"]:
         warn(warning)
 
@@ -103,30 +101,44 @@ def _endpoint(url: str) -> str:
 
 
 def _print_status(server: Server, state: dict[str, Any]) -> None:
-    tools, runtime, sync = state["tools"], state["runtime"], state["sync"]
+    tools, runtime = state["tools"], state["runtime"]
     print_fields(
         (
             ("server", f"{server.url}  Portoser {state['version']}, up {_duration(state['uptime_seconds'])}"),
             ("auth", state["auth"]),
             ("registry", f"generation {state['generation']}, read {state['read_seconds_ago']:.1f} s ago"),
-            ("tools", ", ".join(f"{count} {name}" for name, count in tools.items())),
+            ("tools", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in tools.items())),
             ("workers", f"{runtime['busy']} of {runtime['workers']} busy, {runtime['queued']} calls wait"),
             ("sandbox", runtime["sandbox"]),
-            ("database", state["database"]["kind"]),
-            ("source", sync.get("source")),
-            ("phase", sync.get("phase")),
-            ("applied", short(sync.get("applied_commit"))),
+            ("database", f"{state['database']['kind']}{'' if state['database']['answers'] else ', DOES NOT ANSWER'}"),
         )
     )
-    conditions = sync.get("conditions") or []
-    if conditions:
+    for source in state["sources"]:
         say()
+        _print_source(source)
+
+
+def _print_source(source: dict[str, Any]) -> None:
+    run = source["last_run"]
+    print_fields(
+        (
+            ("source", f"{source['source']} ({source['kind']} {source['location']})"),
+            ("phase", source["phase"]),
+            ("applied", short(source["applied_commit"])),
+            ("last run", f"{run['outcome']}, {run['finished_at']}: {run['cause']}" if run else None),
+            ("held plan", source["held_plan"]),
+        )
+    )
+    if source["conditions"]:
         print_table(
             ("CONDITION", "", "REASON", "SINCE", "MESSAGE"),
-            ((c["name"], c["status"], c["reason"], c["since"], c["message"]) for c in conditions),
+            ((c["name"], c["status"], c["reason"], c["since"], c["message"]) for c in source["conditions"]),
         )
-    for problem in sync.get("problems") or ():
-        warn(str(problem))
+    for problem in source["problems"]:
+        warn(problem_line(problem))
+    hidden = source["problem_count"] - len(source["problems"])
+    if hidden > 0:
+        warn(f"… and {hidden:,} more problems; `portoser validate` tells all.")
 
 
 def _duration(seconds: float) -> str:

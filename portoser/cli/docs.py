@@ -28,9 +28,9 @@ def settings_page() -> str:
         "",
         _MADE,
         "",
-        f"A flag of `portoser serve` beats an environment variable, which beats its `_FILE` variant, which beats `{FILE}` in the",
-        "directory where the server starts. Lists are separated by commas in flags and variables. Wrong settings stop the start, all",
-        "told at once.",
+        f"A flag of `portoser serve` beats an environment variable, which beats its `_FILE` variant, which beats `{FILE}`",
+        "in the directory where the server starts. Lists are separated by commas in flags and variables. Wrong settings",
+        "stop the start, all told at once.",
         "",
         f"| variable | in `{FILE}` | default | meaning |",
         "|---|---|---|---|",
@@ -41,7 +41,7 @@ def settings_page() -> str:
             names += f", or `{variable(name)}_FILE` with a file that holds it"
         default = default_of(field)
         lines.append(f"| {names} | `{name}` | {f'`{default}`' if default else ''} | {field.description} |")
-    lines += ["", f"```toml\n# {FILE}\ntools = \"tools.d\"\nport = 8000\ngroups = [\"orders\"]\n```", ""]
+    lines += ["", f'```toml\n# {FILE}\ntools = "tools.d"\nport = 8000\ngroups = ["orders"]\n```', ""]
     return "\n".join(lines)
 
 
@@ -53,8 +53,8 @@ def cli_page() -> str:
         "",
         _MADE,
         "",
-        "`portoser [--url URL] [--token TOKEN] COMMAND`. Commands speak to the server that `PORTOSER_URL` names, with the token in",
-        "`PORTOSER_TOKEN`; `serve`, `validate`, `doctor`, `bridge` and `token` need none. `--json` prints JSON for programs.",
+        "`portoser [--url URL] [--token TOKEN] COMMAND`. Commands speak to the server that `PORTOSER_URL` names, with the",
+        "token in `PORTOSER_TOKEN`; `serve`, `validate`, `doctor` and `token` need none. `--json` prints JSON for programs.",
         "",
         "| exit code | meaning |",
         "|---|---|",
@@ -88,9 +88,7 @@ def _usage(path: str, command: Any) -> str:
     pieces = [path]
     if any(parameter.param_type_name == "option" for parameter in command.params):
         pieces.append("[OPTIONS]")
-    for parameter in command.params:
-        if parameter.param_type_name == "argument":
-            pieces.append(_argument(parameter))
+    pieces.extend(_argument(parameter) for parameter in command.params if parameter.param_type_name == "argument")
     return " ".join(pieces)
 
 

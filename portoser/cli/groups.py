@@ -61,9 +61,7 @@ def reset(ctx: typer.Context, name: Name, reason: Reason, as_json: AsJson = Fals
     _switch(ctx, name, None, reason, None, as_json)
 
 
-def _switch(
-    ctx: typer.Context, name: str, enabled: bool | None, reason: str, ttl: str | None, as_json: bool
-) -> None:
+def _switch(ctx: typer.Context, name: str, enabled: bool | None, reason: str, ttl: str | None, as_json: bool) -> None:
     body = {"enabled": enabled, "reason": reason, "ttl": ttl}
     group = server_of(ctx).put(f"/api/mcp/groups/{quote(name, safe='')}", body)
     if as_json:

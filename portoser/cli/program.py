@@ -10,7 +10,7 @@ import typer
 
 from portoser import __version__
 from portoser.catalog.errors import PortoserError
-from portoser.cli import audit, call, check, connect, doctor, groups, tokens, tools
+from portoser.cli import audit, call, check, connect, doctor, groups, plan, tokens, tools
 from portoser.cli.client import DEFAULT_URL
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.target import Target
@@ -64,7 +64,7 @@ def serve(ctx: typer.Context) -> None:
 
 
 app.command()(check.validate)
-app.command()(check.plan)
+app.command()(plan.plan)
 app.command()(connect.status)
 app.command()(call.call)
 app.add_typer(tools.app, name="tool")
@@ -80,9 +80,7 @@ app.add_typer(tokens.app, name="token")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; `arguments` default to the process's."""
     try:
-        typer.main.get_command(app).main(
-            args=None if arguments is None else list(arguments), prog_name="portoser"
-        )
+        typer.main.get_command(app).main(args=None if arguments is None else list(arguments), prog_name="portoser")
     except CommandError as error:
         _complain(str(error), *error.problems)
         sys.exit(error.code)

@@ -20,9 +20,13 @@ PAGE = 1000
 def show_all(
     ctx: typer.Context,
     group: Annotated[str | None, typer.Option(help="Only tools of this group.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Only tools of this owner, for example git:main or rest:ada.")] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="Only tools of this owner, for example git:main or rest:ada.")
+    ] = None,
     status: Annotated[str | None, typer.Option(help="Only tools that stand like this, for example Invalid.")] = None,
-    search: Annotated[str | None, typer.Option("--search", "-s", help="Only tools whose name or description holds this.")] = None,
+    search: Annotated[
+        str | None, typer.Option("--search", "-s", help="Only tools whose name or description holds this.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tools that you may call; editors see all."""
@@ -91,10 +95,14 @@ def add(
     ctx: typer.Context,
     files: Annotated[
         list[Path],
-        typer.Argument(help="Its Python files, in the order of their import; the last one has the function.", metavar="FILE"),
+        typer.Argument(
+            help="Its Python files, in the order of their import; the last one has the function.", metavar="FILE"
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Its name; the last file's, unless given.")] = None,
-    description: Annotated[str | None, typer.Option(help="What it does; the function's docstring, unless given.")] = None,
+    description: Annotated[
+        str | None, typer.Option(help="What it does; the function's docstring, unless given.")
+    ] = None,
     entrypoint: Annotated[str | None, typer.Option(help="FILE:FUNCTION, where it cannot be guessed.")] = None,
     group: Annotated[str | None, typer.Option(help="The group it belongs to.")] = None,
     permission: Annotated[

@@ -1,0 +1,82 @@
+"""How the registry stands to its source, and the runs that brought it there."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Response
+
+from portoser.api.context import CallerOf, EditorOf, ServicesOf
+from portoser.api.documents import refusals
+from portoser.api.models import SourceOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
+from portoser.api.paging import Limit, Skip
+from portoser.api.route import BoundedRoute
+from portoser.catalog.errors import NotFound
+from portoser.store import sync_runs
+from portoser.store.sync_runs import RunRow
+from sync.status import SourceStatus
+
+router = APIRouter(prefix="/api/mcp/sync", tags=["sync"], route_class=BoundedRoute)
+
+
+@router.get("", operation_id="get_sync", summary="How the sources stand", responses=refusals(401))
+async def get_sync(services: ServicesOf, _: CallerOf) -> SyncOut:
+    """Each source's phase and conditions, what is wrong in it, and its last run."""
+    return SyncOut(sources=[source_shown(services.reconciler.status)])
+
+
+@router.post(
+    "",
+    operation_id="sync_now",
+    summary="Sync now",
+    responses={202: {"model": SyncOut, "description": "The run is asked for."}, **refusals(401, 403, 422, 503)},
+)
+async def sync_now(
+    services: ServicesOf,
+    caller: EditorOf,
+    response: Response,
+    wait: Annotated[bool, Query(description="Answer when the run has ended.")] = True,
+) -> SyncOut:
+    """Read the source again, thoroughly, whatever it says of having changed."""
+    cause = f"asked for by {caller.name or caller.subject}"
+    if wait:
+        await services.reconciler.sync_now(cause)
+    else:
+        services.reconciler.trigger(cause)
+        response.status_code = 202
+    return SyncOut(sources=[source_shown(services.reconciler.status)])
+
+
+@router.get("/runs", operation_id="list_sync_runs", summary="Sync runs", responses=refusals(401, 422, 503))
+async def list_sync_runs(services: ServicesOf, _: CallerOf, skip: Skip = 0, limit: Limit = 50) -> SyncRunPage:
+    """Runs that changed something or failed, newest first."""
+    async with services.database.acquire() as connection:
+        total = await sync_runs.count(connection)
+        rows = await sync_runs.newest(connection, limit=limit, skip=skip)
+    return SyncRunPage(total=total, skip=skip, limit=limit, runs=[SyncRunOut(**_run(row)) for row in rows])
+
+
+@router.get(
+    "/runs/{run_id}", operation_id="get_sync_run", summary="One sync run", responses=refusals(401, 404, 422, 503)
+)
+async def get_sync_run(
+    services: ServicesOf,
+    _: CallerOf,
+    run_id: Annotated[str, Path(pattern="^[0-9a-f-]{36}$", examples=["6f9619ff-8b86-4d01-b42d-00cf4fc964ff"])],
+) -> SyncRunDetail:
+    """A run with the plan that it made."""
+    async with services.database.acquire() as connection:
+        row = await sync_runs.named(connection, run_id)
+    if row is None:
+        raise NotFound(f"There is no sync run {run_id}.")
+    return SyncRunDetail(**_run(row), plan=row.plan)
+
+
+def source_shown(status: SourceStatus) -> SourceOut:
+    """A source's status as REST tells it."""
+    return SourceOut.model_validate(msgspec.to_builtins(status))
+
+
+def _run(row: RunRow) -> dict[str, object]:
+    fields = msgspec.structs.asdict(row)
+    del fields["plan"]
+    return {**fields, "problems": fields["problems"] or []}
