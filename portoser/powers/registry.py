@@ -140,7 +140,7 @@ def read_registry(path: Path) -> RegistryFile:
     services = _entries(document, "services", problems)
     for host in hosts:
         _check_text(host, "hosts", "address", problems)
-        host["services"] = [service["name"] for service in services if service.get("host") == host["name"]]
+        host.setdefault("services", [service["name"] for service in services if service.get("host") == host["name"]])
     names = [host["name"] for host in hosts]
     for service in services:
         _check_text(service, "services", "host", problems)

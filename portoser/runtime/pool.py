@@ -142,11 +142,11 @@ class Pool:
             worker = self._spares.popleft()
             if worker.alive:
                 return worker
-        self._make_room()
+        self._make_room(self._busy)
         return await self._spawn(False)
 
-    def _make_room(self) -> None:
-        while self._idle and self._busy + len(self._idle) + len(self._spares) > self._processes:
+    def _make_room(self, busy: int) -> None:
+        while self._idle and busy + len(self._idle) + len(self._spares) > self._processes:
             worker, key = self._idle.popitem(last=False)
             self._by_key[key].remove(worker)
             if not self._by_key[key]:
@@ -165,7 +165,7 @@ class Pool:
             return
         self._idle[worker] = key
         self._by_key.setdefault(key, []).append(worker)
-        self._make_room()
+        self._make_room(self._busy - 1)  # whose slot is still held
 
     async def keep_spares(self) -> None:
         """Refill the spares whenever a call has used one, for ever."""

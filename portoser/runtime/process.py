@@ -17,6 +17,8 @@ from portoser.catalog.errors import PowerError
 from portoser.runtime import protocol
 from portoser.runtime.protocol import (
     HEADER,
+    LEVELS,
+    WORKER_FAILED,
     BadCode,
     Described,
     Frame,
@@ -30,7 +32,6 @@ from portoser.runtime.protocol import (
 from portoser.runtime.running import Running
 from portoser.runtime.types import PowerHost
 
-LEVELS = frozenset(("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"))
 _BUFFER = 16 * 1024
 _PIPE_READ = 64 * 1024
 _GRACE = 0.5
@@ -151,6 +152,8 @@ class WorkerProcess(asyncio.BufferedProtocol):
     def _cause(self, status: int) -> tuple[str, str]:
         if status == -1:
             return "crashed", "The worker was lost with the process that started it. Calling again may work."
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == WORKER_FAILED:
+            return "protocol_error", "The tool's worker could not go on; its output says why."
         if os.WIFEXITED(status):
             return "exited", f"The tool ended its process with exit code {os.WEXITSTATUS(status)}."
         number = os.WTERMSIG(status)
@@ -243,16 +246,16 @@ class WorkerProcess(asyncio.BufferedProtocol):
 
     def _event(self, running: Running, frame: Log | Progress, length: int) -> None:
         running.budget -= length + HEADER.size
+        if isinstance(frame, Log) and frame.level not in LEVELS:
+            raise ProtocolViolation(f"{frame.level[:64]!r} is not a level of MCP's")
         if running.budget < 0:
             self._too_much_output(running)
         elif running.events is None:
             return
         elif isinstance(frame, Progress):
             running.events.progress(frame.done, frame.total, frame.message)
-        elif frame.level in LEVELS:
-            running.events.log(frame.level, frame.message, frame.data)
         else:
-            raise ProtocolViolation(f"{frame.level!r} is not a level of MCP's")
+            running.events.log(frame.level, frame.message, frame.data)
 
     def _hand_over(self, running: Running, frame: Frame) -> None:
         if running.waiter is not None and not running.waiter.done():

@@ -18,6 +18,10 @@ MESSAGE_CAP = 1024 * 1024
 """The most bytes that a frame other than a result may have, from a worker."""
 ENVELOPE = 256 * 1024
 """What a result frame may have beside content and structured content: message, traceback, and the like."""
+WORKER_FAILED = 70
+"""The exit code of a worker that could not go on: its channel was tampered with, or its limits cannot be set."""
+LEVELS = frozenset(("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"))
+"""MCP's levels of log messages."""
 
 
 class ProtocolViolation(PortoserError):

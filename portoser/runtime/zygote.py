@@ -20,7 +20,16 @@ from typing import Literal
 import msgspec
 
 from portoser.runtime import confine
-from portoser.runtime.protocol import SPAWN_DECODER, Exited, FromZygote, Ready, Spawn, Spawned, SpawnFailed
+from portoser.runtime.protocol import (
+    SPAWN_DECODER,
+    WORKER_FAILED,
+    Exited,
+    FromZygote,
+    Ready,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+)
 from portoser.runtime.worker import main
 from portoser.runtime.worker.warm import warm_calls
 
@@ -200,7 +209,7 @@ def become_worker(zygote: int, channel: int, output: int, *, warm: bool) -> None
             warm_calls()
         main.main()
     finally:
-        os._exit(71)
+        os._exit(WORKER_FAILED)
 
 
 def _noted(number: int, frame: object) -> None:
@@ -214,7 +223,7 @@ def preload(kind: Literal["call", "describe"]) -> None:
         importlib.import_module(name)
     warm_calls()
     if kind == "describe":
-        from portoser.runtime.worker.describe import warm  # noqa: PLC0415 - costly, and for this kind alone
+        from portoser.runtime.worker.describe import warm
 
         warm()
     for stream in (sys.stdout, sys.stderr):

@@ -1,5 +1,7 @@
 """Calls that go well: arguments, results, modules, what the call is handed."""
 
+# ruff: noqa: E501 - tables of code are read by the line
+
 import asyncio
 from typing import Any
 
@@ -258,7 +260,9 @@ async def test_logs_and_progress_arrive_in_order(shared_bench: Any, form: str) -
 
 @pytest.mark.parametrize("form", ["sync", "async", "awaited"])
 @pytest.mark.parametrize("answer", [[{"name": "web"}], {"name": "web"}, "text", 7, 1.5])
-async def test_powers_answer_in_sync_and_async_code_awaited_or_not(shared_bench: Any, form: str, answer: object) -> None:
+async def test_powers_answer_in_sync_and_async_code_awaited_or_not(
+    shared_bench: Any, form: str, answer: object
+) -> None:
     code = f"""
         {"def" if form == "sync" else "async def"} tool():
             found = {"await " if form == "awaited" else ""}registry.services()
@@ -332,7 +336,9 @@ async def test_a_worker_is_reused_by_its_caller_and_not_by_another(shared_bench:
 
 async def test_a_shared_worker_serves_every_caller(shared_bench: Any) -> None:
     code = "import os\ndef tool(): return {'pid': os.getpid()}"
-    pids = {(await shared_bench.run(code, caller=who, shared=True)).structured["pid"] for who in (ALICE, BOB, ANONYMOUS)}
+    pids = {
+        (await shared_bench.run(code, caller=who, shared=True)).structured["pid"] for who in (ALICE, BOB, ANONYMOUS)
+    }
     assert len(pids) == 1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from portoser import tool
 from portoser.runtime import protocol
-from portoser.runtime.protocol import HEADER, CallFrame, Frame, Log, Progress, Rpc, RpcResult
+from portoser.runtime.protocol import HEADER, LEVELS, CallFrame, Frame, Log, Progress, Rpc, RpcResult
 
 _READ = 64 * 1024
 
@@ -68,6 +68,8 @@ class RunningCall:
 
     def log(self, level: str, message: str, data: dict[str, Any] | None) -> None:
         """Send a log message to the client."""
+        if level not in LEVELS:
+            raise ValueError(f"{level!r} is not a log level; the levels are {', '.join(sorted(LEVELS))}.")
         try:
             self._channel.send(Log(self._id, self._nonce, level, message, data))
         except (TypeError, ValueError, OverflowError, RecursionError):

@@ -139,10 +139,10 @@ def _schema_problem(error: BaseException, function: Callable[..., Any], frame: D
     for parameter, hint in hints.items():
         try:
             TypeAdapter(hint).json_schema(mode="serialization" if parameter == "return" else "validation")
-        except BaseException:  # noqa: BLE001 - which one fails is the question; the first error is the one to report
+        except BaseException as reason:  # noqa: BLE001 - a type is the tool's code: it may raise anything
             subject = "The return type" if parameter == "return" else f"The parameter {parameter!r}"
             return BadCode(
-                f"{subject} of {name} has no JSON Schema: {_printed(hint)}.",
+                f"{subject} of {name} has no JSON Schema: {_printed(hint)}. {_first_line(reason)}".rstrip(),
                 path,
                 line,
                 0,
@@ -174,6 +174,10 @@ def _warnings(function: Callable[..., Any], parsed: ParsedFunction, frame: Descr
 def _line(function: Callable[..., Any]) -> int:
     code = getattr(inspect.unwrap(function), "__code__", None)
     return code.co_firstlineno if code is not None else 0
+
+
+def _first_line(error: BaseException) -> str:
+    return failure_of(error, ()).message.partition("\n")[0]
 
 
 def _printed(hint: object) -> str:

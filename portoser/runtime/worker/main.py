@@ -12,6 +12,7 @@ from portoser import tool
 from portoser.runtime import confine
 from portoser.runtime.protocol import (
     NIL,
+    WORKER_FAILED,
     CallFrame,
     Describe,
     Load,
@@ -48,7 +49,7 @@ def main() -> None:
     except (Closed, ConnectionError):
         pass
     except BaseException as error:  # noqa: BLE001 - a worker that does not know what happened must end, and say so
-        status = 70
+        status = WORKER_FAILED
         with contextlib.suppress(Exception):
             print(f"The worker failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
     finally:
@@ -76,7 +77,7 @@ def _serve(channel: Channel, limits: confine.Confinement) -> None:
         elif isinstance(frame, Load):
             program = load(frame)
         elif isinstance(frame, Describe):
-            from portoser.runtime.worker.describe import describe  # noqa: PLC0415 - brings FastMCP, which calls never need
+            from portoser.runtime.worker.describe import describe
 
             answer = describe(frame)
             _flush()

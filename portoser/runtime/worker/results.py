@@ -64,7 +64,7 @@ def _name(value: Any) -> str:
 def _content(value: Any) -> list[dict[str, Any]]:
     if value is None:
         return []
-    if isinstance(value, list | tuple) and any(isinstance(item, _MEDIA) for item in value):
+    if isinstance(value, list | tuple) and (not value or any(isinstance(item, _MEDIA) for item in value)):
         return [_block(item) for item in value]
     return [_block(value)]
 

@@ -1,0 +1,257 @@
+"""Processes: bounded, replaced when they die, and gone when they should be."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+from runtime_bench import Bench
+
+from portoser.catalog.caller import Caller
+from portoser.catalog.errors import PortoserError, Unavailable
+from portoser.catalog.revision import Isolation
+from portoser.runtime.runtime import Runtime
+
+PID = "import os\ndef tool(): return {'pid': os.getpid()}"
+SLEEP = "import time\ndef tool(n: int, seconds: float = 0.2):\n    time.sleep(seconds)\n    return {'n': n}"
+
+
+@pytest_asyncio.fixture
+async def small(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Two calls at once, three in the queue, three processes, no spares."""
+    runtime = Runtime(
+        workers=2, scratch=tmp_path / "scratch", sandbox="off", queue=3, warm=3, spares=0, calls_per_worker=5
+    )
+    await runtime.start()
+    try:
+        yield Bench(runtime)
+    finally:
+        await runtime.aclose()
+
+
+async def test_a_strict_sandbox_is_refused_by_a_build_that_has_none(tmp_path: Path) -> None:
+    runtime = Runtime(workers=1, scratch=tmp_path)
+    with pytest.raises(PortoserError, match="PORTOSER_SANDBOX=off"):
+        await runtime.start()
+    await runtime.aclose()
+
+
+async def test_status_tells_the_truth(bench: Bench, until: Any) -> None:
+    task = asyncio.create_task(bench.run(SLEEP, {"n": 1, "seconds": 0.5}))
+    await until(lambda: bench.runtime.status().busy == 1, "a call runs")
+    status = bench.runtime.status()
+    assert status.zygotes == 1
+    assert status.sandbox == "off"
+    assert status.workers >= 1
+    assert status.layers["seccomp"].startswith("off")
+    assert status.layers["rlimits"].startswith("on")
+    await task
+    assert bench.runtime.status().busy == 0
+
+
+async def test_calls_run_at_once_up_to_the_slots_and_then_wait_in_line(small: Bench) -> None:
+    done: list[int] = []
+
+    async def call(n: int) -> None:
+        execution = await small.run(SLEEP, {"n": n}, shared=True)
+        assert execution.structured == {"n": n}
+        done.append(n)
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(5):
+            group.create_task(call(n))
+            await asyncio.sleep(0.01)
+    assert [sorted(done[:2]), sorted(done[2:4]), done[4:]] == [[0, 1], [2, 3], [4]]
+
+
+async def test_beyond_the_queue_a_call_is_turned_away_and_told_when_to_come_back(small: Bench, until: Any) -> None:
+    tasks = [asyncio.create_task(small.run(SLEEP, {"n": n})) for n in range(5)]
+    await until(lambda: small.runtime.status().queued == 3, "the queue is full")
+    with pytest.raises(Unavailable, match=r"busy, try again in \d+ s") as raised:
+        await small.run(SLEEP, {"n": 9})
+    assert raised.value.retry_after >= 1
+    assert [execution.outcome for execution in await asyncio.gather(*tasks)] == ["ok"] * 5
+    assert small.runtime.status().queued == 0
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_gives_its_place_up(small: Bench, until: Any) -> None:
+    tasks = [asyncio.create_task(small.run(SLEEP, {"n": n})) for n in range(5)]
+    await until(lambda: small.runtime.status().queued == 3, "the queue is full")
+    tasks[3].cancel()
+    await until(lambda: small.runtime.status().queued == 2, "the place is free")
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[3], asyncio.CancelledError)
+    assert [getattr(result, "outcome", None) for result in results] == ["ok", "ok", "ok", None, "ok"]
+    assert small.runtime.status().busy == 0
+
+
+async def test_idle_workers_make_room_the_one_used_longest_ago_first(small: Bench, until: Any) -> None:
+    pids = {}
+    for name in "abc":
+        pids[name] = (await small.run(PID, caller=Caller(subject=name))).structured["pid"]
+    pids["a2"] = (await small.run(PID, caller=Caller(subject="a"))).structured["pid"]
+    assert pids["a2"] == pids["a"]
+    await small.run(PID, caller=Caller(subject="d"))
+    await until(lambda: not psutil.pid_exists(pids["b"]), "b has made room")
+    assert small.runtime.status().workers <= 3
+    assert (await small.run(PID, caller=Caller(subject="a"))).structured["pid"] == pids["a"]
+
+
+async def test_a_worker_is_retired_after_its_number_of_calls(small: Bench) -> None:
+    pids = [(await small.run(PID)).structured["pid"] for _ in range(10)]
+    assert len(set(pids[:5])) == 1
+    assert len(set(pids[5:])) == 1
+    assert pids[0] != pids[5]
+
+
+async def test_a_worker_that_was_killed_between_calls_is_replaced(small: Bench, until: Any) -> None:
+    pid = (await small.run(PID)).structured["pid"]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: small.runtime.status().workers == 0, "its end was noticed")
+    execution = await small.run(PID)
+    assert execution.outcome == "ok"
+    assert execution.structured["pid"] != pid
+
+
+async def test_a_zygote_that_died_is_replaced_and_its_workers_end(bench: Bench, descendants: Any, until: Any) -> None:
+    running = asyncio.create_task(bench.run(SLEEP, {"n": 1, "seconds": 30}))
+    await until(lambda: bench.runtime.status().busy == 1, "a call runs")
+    await bench.run(PID)
+    zygote = next(child for child in psutil.Process().children() if "zygote" in " ".join(child.cmdline()))
+    before = descendants()
+    zygote.kill()
+    execution = await running
+    assert (execution.outcome, execution.reason) == ("error", "crashed")
+    assert (await bench.run(PID)).outcome == "ok"
+    await until(lambda: not any(psutil.pid_exists(pid) for pid in before), "the old processes are gone")
+
+
+async def test_what_a_tool_started_ends_with_its_worker(bench: Bench, until: Any) -> None:
+    code = """
+        import os, subprocess
+        def tool():
+            child = subprocess.Popen(["/bin/sleep", "300"])
+            read, write = os.pipe()
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    os.write(write, str(os.getpid()).encode())
+                    os.execv("/bin/sleep", ["sleep", "300"])
+                os._exit(0)
+            return {"child": child.pid, "daemon": int(os.read(read, 20))}
+    """
+    execution = await bench.run(code, isolation=Isolation.FRESH)
+    for name, pid in execution.structured.items():
+        await until(lambda pid=pid: not psutil.pid_exists(pid), f"the {name} is gone")
+
+
+async def test_three_hundred_calls_leave_no_process_and_no_descriptor(
+    bench: Bench, descendants: Any, until: Any
+) -> None:
+    async def some(times: int) -> None:
+        for n in range(times):
+            caller = Caller(subject=str(n % 7))
+            await bench.run("def tool(): return 1", caller=caller)
+            await bench.run("def tool(): raise ValueError", caller=caller)
+            if n % 10 == 0:
+                await bench.run("import os\ndef tool(): os._exit(1)")
+                await bench.run("def tool(): open('left', 'w').write('x')", isolation=Isolation.FRESH)
+                await bench.run("import time\ndef tool(): time.sleep(60)", timeout=0.01)
+                cancelled = asyncio.create_task(bench.run(SLEEP, {"n": 1, "seconds": 60}))
+                await asyncio.sleep(0.01)
+                cancelled.cancel()
+                await asyncio.wait([cancelled])
+
+    def beside_workers() -> tuple[int, int]:
+        """Descriptors and processes, but for the three descriptors and the process of each worker."""
+        workers = bench.runtime.status().workers
+        return len(os.listdir("/proc/self/fd")) - 3 * workers, len(descendants()) - workers  # noqa: PTH208
+
+    await some(40)
+    await until(lambda: beside_workers()[1] == 1, "there are the workers and the zygote")
+    before = beside_workers()
+    await some(150)
+    assert bench.runtime.status().workers <= 16
+    await until(lambda: beside_workers() == before, lambda: f"{beside_workers()} is {before} again")
+
+
+async def test_after_aclose_nothing_is_left(tmp_path: Path, descendants: Any) -> None:
+    before = descendants(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    runtime = Runtime(workers=4, scratch=tmp_path / "scratch", sandbox="off")
+    await runtime.start()
+    bench = Bench(runtime)
+    await bench.run("def tool(): open('left', 'w').write('x')")
+    await bench.describe("def tool(): ...")
+    running = [asyncio.create_task(bench.run(SLEEP, {"n": n, "seconds": 60})) for n in range(3)]
+    hanging = asyncio.create_task(bench.describe("import time\ntime.sleep(60)\ndef tool(): ..."))
+    await asyncio.sleep(0.3)
+    await runtime.aclose()
+    for execution in await asyncio.gather(*running):
+        assert (execution.outcome, execution.reason) == ("cancelled", "cancelled")
+    with pytest.raises(PortoserError):
+        await hanging
+    assert (descendants(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208
+    assert list((tmp_path / "scratch").iterdir()) == []
+    with pytest.raises(Unavailable):
+        await bench.run(PID)
+
+
+SERVER = """
+import asyncio, json, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from runtime_bench import Bench
+from portoser.runtime.runtime import Runtime
+
+async def main():
+    runtime = Runtime(workers=4, scratch=Path(sys.argv[2]), sandbox="off")
+    await runtime.start()
+    bench = Bench(runtime)
+    await bench.run("def tool(): ...")
+    await bench.describe("def tool(): ...")
+    busy = asyncio.create_task(bench.run("def tool():\\n    while True: pass"))
+    child = asyncio.create_task(bench.run("import subprocess\\ndef tool(): subprocess.run(['/bin/sleep', '300'])"))
+    await asyncio.sleep(0.5)
+    print("up", flush=True)
+    await asyncio.gather(busy, child)
+
+asyncio.run(main())
+"""
+
+
+async def test_after_sigkill_of_the_server_nothing_is_left(tmp_path: Path, descendants: Any, until: Any) -> None:
+    paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    with subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", textwrap.dedent(SERVER), paths, str(tmp_path / "scratch")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        assert server.stdout is not None
+        while await asyncio.to_thread(server.stdout.readline) != b"up\n":
+            assert server.poll() is None
+        family = descendants(server.pid)
+        assert len(family) >= 6
+        server.kill()
+    await until(lambda: not any(psutil.pid_exists(pid) for pid in family), "all its processes are gone")
+
+    # What the killed server left in the scratch folder is removed by the next.
+    runtime = Runtime(workers=1, scratch=tmp_path / "scratch", sandbox="off")
+    await runtime.start()
+    await runtime.aclose()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_many_callers_at_once_each_get_their_own_answer(bench: Bench) -> None:
+    code = "async def tool(n: int): return {'n': n, 's': ctx.caller.subject}"
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(bench.run(code, {"n": n}, caller=Caller(subject=str(n % 9)))) for n in range(200)]
+    assert [task.result().structured for task in tasks] == [{"n": n, "s": str(n % 9)} for n in range(200)]
