@@ -114,6 +114,7 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
             started_at=datetime.now(UTC),
             public_url=settings.public_url,
             embedded_database=settings.database_url is None,
+            repository=str(settings.tools),
             database=database,
             follower=follower,
             access=access,
@@ -132,7 +133,8 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         await stack.enter_async_context(mcp.lifespan())
         api = build_api(services)
         api.router.routes.extend(mcp.routes)
-        identified = IdentityMiddleware(api, Authenticator(tokens, trusted_proxies=settings.trusted_proxies))
+        authenticator = Authenticator(tokens, settings.trusted_proxies)
+        identified = IdentityMiddleware(api, authenticator, on_failure=audit_writer.note)
         guarded = HostOriginGuard(
             identified, allowed_hosts=_allowed_hosts(settings), allowed_origins=settings.allowed_origins
         )
