@@ -1,0 +1,464 @@
+"""The loop: what starts a run, who may run, what a run comes to, and when to try again.
+
+One run at a time. Triggers that come during a run are one more run after it; a change of the source that comes
+while new code is still being admitted starts the run anew, so that nobody waits for code that is no longer
+wanted. Only the replica that holds the source's lock runs; the others stand by. State is written in one place,
+`_finish`.
+"""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import asyncpg
+import msgspec
+import structlog
+
+from portoser.admission import Admission
+from portoser.audit.registry_chain import append_registry
+from portoser.catalog.caller import system_caller
+from portoser.catalog.errors import Conflict, PortoserError, Problem, Unavailable
+from portoser.registry.changes import RegistryWriter
+from portoser.registry.follower import Follower
+from portoser.registry.snapshot import Snapshot
+from portoser.store import sources, sync_runs
+from portoser.store.database import Connection, Database
+from portoser.store.sources import SourceRow
+from sync import report
+from sync.leader import Leadership
+from sync.ledger import SHOWN_PROBLEMS, entry_of, remembered, run_row, source_row, sync_run
+from sync.planned import Plan
+from sync.sources.base import Source, SourceUnreadable
+from sync.status import Conditions, Phase, RunOutcome, SourceStatus, SyncRun
+from sync.steps import FROM_PLAN, UP_TO_ADMISSION, Run, Settled, Workshop, applied_tree, conclude, follow, take
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY = 1.0
+LONGEST_RETRY = 300.0
+_STANDBY = 5.0
+"""Seconds after which a replica that stands by asks for the lock again."""
+_MOST_PREEMPTIONS = 3
+_MOST_ATTEMPTS = 5
+_DONE = frozenset({RunOutcome.APPLIED, RunOutcome.UNCHANGED})
+
+
+class Reconciler:
+    """Keeps the registry as a source wants it.
+
+    ``is_authority`` says whether the source may declare the policy. ``on_progress`` is told how many of how many
+    tools are admitted while that takes long.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        admission: Admission,
+        writer: RegistryWriter,
+        follower: Follower,
+        database: Database,
+        is_authority: bool = True,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._shop = Workshop(
+            source, admission, writer, follower, database, is_authority=is_authority, on_progress=on_progress
+        )
+        self._source = source
+        self._database = database
+        self._caller = system_caller(f"reconciler:{source.name}")
+        self._leadership = Leadership(database, source.name)
+        self._status = SourceStatus(source=source.name, kind=source.kind, location=source.location)
+        self._row: SourceRow | None = None
+        self._wake = asyncio.Event()
+        self._cause = "start"
+        self._is_thorough = False
+        self._waiting: list[asyncio.Future[SyncRun]] = []
+        self._running = asyncio.Lock()
+        self._current: Run | None = None
+        self._first = asyncio.Event()
+        self._is_up = False
+        self._told: _Told | None = None
+        follower.on_swap(self._on_swap)
+
+    # What others ask -----------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> SourceStatus:
+        """How the source stands."""
+        current = self._current
+        return self._status if current is None else msgspec.structs.replace(self._status, phase=current.phase)
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the source was compared with the registry once, or found to be as it was applied before."""
+        return self._first.is_set()
+
+    async def first_run(self) -> None:
+        """Wait until `has_run`."""
+        await self._first.wait()
+
+    async def sync_now(self, cause: str = "manual", *, approve: str | None = None) -> SyncRun:
+        """Compare everything now, whatever was told of changes; returns when that is done.
+
+        ``approve`` is the id of a plan that a guard holds back. It lets exactly that plan through: where anything
+        has changed since, there is another plan, which is held back again.
+
+        Raises:
+            PortoserError: the reconciler is not running.
+        """
+        if not self._is_up:
+            raise PortoserError("The reconciler is not running.")
+        if approve is not None:
+            self._shop.approved = frozenset({approve})
+        future: asyncio.Future[SyncRun] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._is_thorough = True
+        self._trigger(cause)
+        return await future
+
+    async def plan(self) -> Plan:
+        """What a run would do now. Changes nothing.
+
+        Raises:
+            SourceUnreadable: the source cannot be read.
+            Unavailable: the database or the runtime is away.
+        """
+        async with self._running:
+            run = Run(self._shop, Conditions(()), is_thorough=True)
+            await take(run, (*UP_TO_ADMISSION, FROM_PLAN[0]))
+        if run.plan is None:
+            raise RuntimeError("A thorough run always has a plan.")
+        return run.plan
+
+    # The loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Reconcile until cancelled, over every absence of Postgres and of the source."""
+        self._is_up = True
+        try:
+            await self._remember()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch())
+                tasks.create_task(self._loop())
+        finally:
+            self._is_up = False
+            await self._leadership.release()
+            for future in self._waiting:
+                if not future.done():
+                    future.set_exception(Unavailable("The reconciler was stopped."))
+
+    async def _watch(self) -> None:
+        async for _ in self._source.watch():
+            self._trigger("change")
+
+    def _trigger(self, cause: str) -> None:
+        if not self._wake.is_set():
+            self._cause = cause
+        self._wake.set()
+
+    def _on_swap(self, _: Snapshot, new: Snapshot) -> None:
+        """A change of the registry by others may answer an open question: a name in conflict that is free now."""
+        settled = self._shop.settled
+        if settled is not None and settled.is_open and new.generation != settled.generation:
+            self._trigger("registry")
+
+    async def _loop(self) -> None:
+        preempted = 0
+        self._wake.set()
+        while True:
+            cause, is_thorough = self._cause, self._is_thorough
+            waiting, self._waiting = self._waiting, []
+            self._wake.clear()
+            self._is_thorough = False
+            run = await self._preemptible(cause, is_thorough=is_thorough, may_preempt=preempted < _MOST_PREEMPTIONS)
+            if run is None:
+                preempted += 1
+                self._waiting = waiting + self._waiting
+                self._is_thorough = self._is_thorough or is_thorough
+                log.info("sync.preempted", source=self._source.name, cause=cause)
+                continue
+            preempted = 0
+            for future in waiting:
+                if not future.done():
+                    future.set_result(run)
+            await self._rest(run)
+
+    async def _rest(self, run: SyncRun) -> None:
+        """Until there is something to do."""
+        until = self._status.next_retry_at
+        if run.outcome is RunOutcome.STANDBY:
+            seconds: float | None = _STANDBY
+        elif until is not None:
+            seconds = max(0.0, (until - datetime.now(UTC)).total_seconds())
+        else:
+            seconds = None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            self._cause = "standby" if run.outcome is RunOutcome.STANDBY else "retry"
+
+    async def _preemptible(self, cause: str, *, is_thorough: bool, may_preempt: bool) -> SyncRun | None:
+        """Run; None where a newer change of the source stopped it while it admitted older code."""
+        run = asyncio.create_task(self._run(cause, is_thorough=is_thorough))
+        try:
+            while not run.done():
+                woken = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({run, woken}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                await asyncio.gather(woken, return_exceptions=True)
+                if run.done() or not may_preempt:
+                    break
+                if await self._is_outdated():
+                    run.cancel()
+                    await asyncio.gather(run, return_exceptions=True)
+                    return None if run.cancelled() else run.result()
+                await asyncio.wait({run}, timeout=0.25)  # before the trigger is looked at again
+            return await run
+        finally:
+            if not run.done():
+                run.cancel()
+                await asyncio.gather(run, return_exceptions=True)
+
+    async def _is_outdated(self) -> bool:
+        """Whether the run that is on admits code of an older state of the source."""
+        current = self._current
+        if current is None or current.step != "admit":
+            return False
+        try:
+            newest = await self._source.scan()
+        except SourceUnreadable:
+            return False
+        return current.step == "admit" and newest is not current.scan
+
+    # One run -------------------------------------------------------------------------------------------------
+
+    async def _run(self, cause: str, *, is_thorough: bool) -> SyncRun:
+        async with self._running:
+            run = Run(self._shop, Conditions(self._status.conditions), is_thorough=is_thorough)
+            start = _Start(str(uuid.uuid4()), cause, datetime.now(UTC))
+            clock = time.perf_counter()
+            self._current = run
+            error: Exception | None = None
+            try:
+                if not await self._leadership.take():
+                    outcome = RunOutcome.STANDBY
+                else:
+                    outcome = await self._reconcile(run, start)
+            except (PortoserError, asyncpg.PostgresError, OSError) as failed:
+                outcome, error = RunOutcome.FAILED, failed
+            except Exception as failed:  # a fault of ours: told, recorded and tried again, never the end of the loop
+                log.exception("sync.broke", source=self._source.name, step=run.step)
+                outcome, error = RunOutcome.FAILED, failed
+            finally:
+                self._current = None
+            run.note("total", clock)
+            applied = run.applied
+            generation = applied.generation if applied is not None else self._shop.follower.snapshot.generation
+            done = start.ends(run, outcome, error, generation)
+            await self._finish(run, done)
+            self._first.set()
+            return done
+
+    async def _reconcile(self, run: Run, start: "_Start") -> RunOutcome:
+        outcome = await take(run, UP_TO_ADMISSION)
+        if outcome is not None:
+            return outcome
+        for attempt in range(1, _MOST_ATTEMPTS + 1):
+            outcome = await take(run, FROM_PLAN)
+            if outcome is not None:
+                return outcome
+            try:
+                await self._apply(run, start)
+                break
+            except Conflict as error:
+                if attempt == _MOST_ATTEMPTS:
+                    raise
+                log.info("sync.moved_on", source=self._source.name, error=str(error))
+                await self._shop.follower.refresh()
+        ended = await take(run, (follow,))
+        return ended or RunOutcome.APPLIED
+
+    async def _apply(self, run: Run, start: "_Start") -> None:
+        """Apply the plan as one transaction, with its run and the source's state."""
+        plan = run.plan
+        if plan is None:
+            raise RuntimeError("There is no plan to apply.")
+        run.phase, run.step = Phase.APPLYING, "apply"
+        began = time.perf_counter()
+
+        async def also(connection: Connection, generation: int) -> None:
+            done = start.ends(run, RunOutcome.APPLIED, None, generation)
+            await sync_runs.put(connection, run_row(done, plan))
+            await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
+
+        try:
+            run.applied = await self._shop.writer.apply(
+                plan.to_apply(), caller=self._caller, base_generation=plan.generation, also=also
+            )
+        finally:
+            run.note("apply", began)
+        self._shop.approved = frozenset()
+        summary = report.headline(plan)
+        run.conditions.set("Applied", True, "Applied", f"Generation {run.applied.generation}: {summary}")
+
+    # What a run comes to -------------------------------------------------------------------------------------
+
+    async def _finish(self, run: Run, done: SyncRun) -> None:
+        """Take over what the run found, tell of it, and record it where it is worth that."""
+        if done.outcome is RunOutcome.STANDBY:
+            await self._take_up()
+        conclude(run, done.outcome, done.error)
+        self._settle(run, done)
+        old = self._status
+        failures = old.failures + 1 if done.outcome is RunOutcome.FAILED else 0
+        changed: dict[str, Any] = {}
+        if run.plan is not None:
+            changed = {
+                "problems": run.problems[:SHOWN_PROBLEMS],
+                "problem_count": len(run.problems),
+                "warnings": run.warnings[:SHOWN_PROBLEMS],
+                "warning_count": len(run.warnings),
+                "held_plan": done.plan_id if done.outcome is RunOutcome.HELD else None,
+            }
+        if run.scan is not None:
+            changed["observed_commit"] = run.scan.commit
+            if done.outcome in _DONE:
+                changed["applied_commit"] = self._shop.applied_commit = run.scan.commit
+                changed["generation"] = done.generation
+        is_news = not run.is_repeated and done.outcome not in {RunOutcome.UNCHANGED, RunOutcome.STANDBY}
+        self._status = msgspec.structs.replace(
+            old,
+            phase=_phase(done.outcome),
+            is_leader=done.outcome is not RunOutcome.STANDBY,
+            conditions=run.conditions.all(),
+            failures=failures,
+            next_retry_at=done.finished_at + _backoff(failures) if failures else None,
+            checked_at=done.finished_at,
+            last_run=done if is_news else old.last_run,
+            **changed,
+        )
+        if done.outcome is not RunOutcome.STANDBY:
+            await self._record(run, done)
+
+    def _settle(self, run: Run, done: SyncRun) -> None:
+        """Remember which scan needs no further look, and whether a change of the registry may matter to it."""
+        old = self._shop.settled
+        if done.outcome is RunOutcome.FAILED:
+            self._shop.settled = None
+        elif run.scan is not None and done.outcome is not RunOutcome.STANDBY:
+            is_open = done.outcome is RunOutcome.HELD or bool(run.plan is not None and run.plan.errors)
+            self._shop.settled = Settled(
+                scan=run.scan,
+                generation=done.generation or 0,
+                outcome=RunOutcome.UNCHANGED if done.outcome in _DONE else done.outcome,
+                is_open=old.is_open if run.is_repeated and old is not None else is_open,
+            )
+
+    async def _record(self, run: Run, done: SyncRun) -> None:
+        """Log and store the run where it did something, or ended otherwise than the one before."""
+        old, told = self._told, _Told(done.outcome, done.error, done.problems, self._status.held_plan)
+        if not run.is_repeated:
+            self._told = told
+        is_news = done.outcome is RunOutcome.APPLIED or (told != old and not run.is_repeated)
+        if is_news:
+            tell = log.warning if done.outcome in {RunOutcome.FAILED, RunOutcome.HELD} else log.info
+            tell(
+                "sync.run",
+                source=done.source,
+                cause=done.cause,
+                outcome=done.outcome.value,
+                commit=done.commit,
+                generation=done.generation,
+                problems=len(run.problems),
+                error=done.error,
+                ms=done.durations,
+                **done.summary,
+            )
+        is_kept = is_news and not (old is None and done.outcome is RunOutcome.UNCHANGED)
+        row = source_row(self._status, applied_tree=self._tree_of(run, done))
+        if row == self._row and not is_kept:
+            return
+
+        async def also(connection: Connection, _: int) -> None:
+            if is_kept:
+                await sync_runs.put(connection, run_row(done, run.plan))
+            if is_kept and done.outcome is not RunOutcome.APPLIED:  # that was told by the transaction that applied it
+                await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
+            await sources.put(connection, row)
+
+        try:
+            await self._shop.writer.apply([], caller=self._caller, also=also)
+            self._row = row
+        except (PortoserError, asyncpg.PostgresError) as error:
+            log.warning("sync.unrecorded", source=done.source, error=str(error))
+
+    def _tree_of(self, run: Run, done: SyncRun) -> str | None:
+        """The name of what is applied, None where it is not all that the source wants."""
+        settled = self._shop.settled
+        if run.scan is not None and done.outcome in _DONE:
+            return applied_tree(run.scan) if settled is not None and not settled.is_open else None
+        return self._row.applied_tree if self._row is not None else None
+
+    async def _take_up(self) -> None:
+        """Take up how the source stood when that was last stored, perhaps by another replica."""
+        async with self._database.acquire() as connection:
+            row = await sources.named(connection, self._source.name)
+        if row is not None:
+            self._row = row
+            self._shop.applied_commit = row.applied_commit
+            self._status = remembered(self._status, row)
+
+    async def _remember(self) -> None:
+        """Be ready at once where the source still is what was applied last, before it is compared in full."""
+        try:
+            await self._take_up()
+            row = self._row
+            if row is not None and row.applied_tree == applied_tree(await self._source.scan()):
+                self._first.set()
+        except (PortoserError, asyncpg.PostgresError) as error:
+            log.info("sync.nothing_remembered", source=self._source.name, error=str(error))
+
+
+class _Start(NamedTuple):
+    """What is known of a run when it starts."""
+
+    run_id: str
+    cause: str
+    started_at: datetime
+
+    def ends(self, run: Run, outcome: RunOutcome, error: Exception | None, generation: int) -> SyncRun:
+        return sync_run(
+            run,
+            run_id=self.run_id,
+            cause=self.cause,
+            started_at=self.started_at,
+            outcome=outcome,
+            error=error,
+            generation=generation,
+        )
+
+
+class _Told(NamedTuple):
+    """What two runs must have in common for the second not to be worth telling of."""
+
+    outcome: RunOutcome
+    error: str | None
+    problems: tuple[Problem, ...]
+    held_plan: str | None
+
+
+def _phase(outcome: RunOutcome) -> Phase:
+    if outcome is RunOutcome.FAILED:
+        return Phase.STALLED
+    return Phase.AWAITING_APPROVAL if outcome is RunOutcome.HELD else Phase.IDLE
+
+
+def _backoff(failures: int) -> timedelta:
+    seconds = min(FIRST_RETRY * 2 ** min(failures - 1, 20), LONGEST_RETRY)
+    return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 (jitter)

@@ -1,0 +1,344 @@
+"""The steps of a sync run: each does one thing to the run and sets its own condition.
+
+A step that finds that nothing is left to do, or that nothing may be done, says how the run ends; a step that
+fails raises. What a step needs of others it finds in the run, and what outlives the run in the workshop.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import PurePosixPath
+from typing import TypeAlias
+
+import msgspec
+
+from portoser import __version__
+from portoser.admission import Admission
+from portoser.catalog.errors import Problem
+from portoser.catalog.revision import Revision
+from portoser.catalog.tool import DesiredTool, Provenance, RegisteredTool
+from portoser.registry.changes import Applied, RegistryWriter
+from portoser.registry.follower import Follower
+from portoser.store import tools
+from portoser.store.database import Database
+from sync import guards
+from sync.manifest import READER_FORM, DeclaredTool, Reader, Reading
+from sync.plan import make_plan
+from sync.planned import Desired, Plan, Registered, WantedTool
+from sync.sources.base import Scan, Source, SourceUnreadable
+from sync.status import Conditions, Phase, RunOutcome
+
+SECONDS_TO_FOLLOW = 10.0
+"""How long a run waits for this replica to serve what it applied."""
+
+Verdict: TypeAlias = Revision | tuple[Problem, ...]
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """How the last finished run left a scan. ``is_open`` says that a change of the registry may matter to it."""
+
+    scan: Scan
+    generation: int
+    outcome: RunOutcome
+    is_open: bool
+
+
+class Workshop:
+    """What outlives a run: the parts it works with, and what was read and admitted so far."""
+
+    def __init__(
+        self,
+        source: Source,
+        admission: Admission,
+        writer: RegistryWriter,
+        follower: Follower,
+        database: Database,
+        *,
+        is_authority: bool,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.source = source
+        self.admission = admission
+        self.writer = writer
+        self.follower = follower
+        self.database = database
+        self.on_progress = on_progress
+        self.reader = Reader(source.name, is_authority=is_authority)
+        self.owner = self.reader.owner
+        self.verdicts: dict[str, tuple[DeclaredTool, Verdict]] = {}
+        """What admission said of each tool, for as long as its declaration is the same."""
+        self.settled: Settled | None = None
+        self.applied_commit: str | None = None
+        self.approved: frozenset[str] = frozenset()
+        """The ids of plans that somebody let through."""
+
+
+class Run:
+    """One run as its steps fill it."""
+
+    def __init__(self, workshop: Workshop, conditions: Conditions, *, is_thorough: bool) -> None:
+        self.workshop = workshop
+        self.conditions = conditions
+        self.is_thorough = is_thorough
+        self.phase = Phase.FETCHING
+        self.step = ""
+        self.is_repeated = False
+        """Whether the source is as the last run left it, so that there is nothing new to tell."""
+        self.durations: dict[str, float] = {}
+        self.scan: Scan | None = None
+        self.reading: Reading | None = None
+        self.invalid: dict[str, tuple[Problem, ...]] = {}
+        self.tools: tuple[WantedTool, ...] = ()
+        self.plan: Plan | None = None
+        self.applied: Applied | None = None
+        self.problems: tuple[Problem, ...] = ()
+        self.warnings: tuple[Problem, ...] = ()
+
+    def note(self, step: str, began: float) -> None:
+        """Add what a step took since ``began``, in milliseconds."""
+        took = (time.perf_counter() - began) * 1000
+        self.durations[step] = round(self.durations.get(step, 0.0) + took, 2)
+
+
+Step = Callable[[Run], Awaitable[RunOutcome | None]]
+
+
+async def fetch(run: Run) -> RunOutcome | None:
+    """Read the source."""
+    run.phase = Phase.FETCHING
+    try:
+        run.scan = await run.workshop.source.scan(thorough=run.is_thorough)
+    except SourceUnreadable as error:
+        run.conditions.set("Fetched", False, "Unreadable", str(error))
+        raise
+    commit = f" at {run.scan.commit[:12]}" if run.scan.commit else ""
+    run.conditions.set("Fetched", True, "Read", f"{len(run.scan.files)} files{commit} are read.")
+    return None
+
+
+async def compare(run: Run) -> RunOutcome | None:
+    """End where the source is what the last run left, and the registry has not moved on beside an open question."""
+    settled = run.workshop.settled
+    if run.is_thorough or settled is None or settled.scan is not run.scan:
+        return None
+    if settled.is_open and settled.generation != run.workshop.follower.snapshot.generation:
+        return None
+    run.is_repeated = True
+    return settled.outcome
+
+
+async def read(run: Run) -> RunOutcome | None:
+    """Parse and validate what changed."""
+    run.phase = Phase.PLANNING
+    scan = _scan(run)
+    run.reading = await asyncio.to_thread(run.workshop.reader.read, scan.files, scan.refused)
+    return None
+
+
+async def admit(run: Run) -> RunOutcome | None:
+    """Learn the schemas of what is new, in workers, and run its examples."""
+    shop, reading = run.workshop, _reading(run)
+    new = [tool for tool in reading.tools if not _is_known(shop.verdicts.get(tool.name), tool, run)]
+    if new:
+        declarations = [(tool.name, tool.declaration) for tool in new]
+        verdicts = await shop.admission.admit(declarations, progress=shop.on_progress)
+        for tool, verdict in zip(new, verdicts, strict=True):
+            shop.verdicts[tool.name] = (tool, _placed(verdict, tool))
+    if len(shop.verdicts) > len(reading.tools):
+        names = {tool.name for tool in reading.tools}
+        shop.verdicts = {name: known for name, known in shop.verdicts.items() if name in names}
+    return None
+
+
+async def plan(run: Run) -> RunOutcome | None:
+    """Compare what the source wants with what is registered."""
+    run.phase = Phase.PLANNING
+    shop = run.workshop
+    snapshot = shop.follower.snapshot
+    desired = await asyncio.to_thread(_desired, run)
+    living = {name: served.registered for name, served in snapshot.tools.items()}
+    registered = Registered(
+        generation=snapshot.generation,
+        commit=shop.applied_commit,
+        tools=living,
+        groups=snapshot.groups,
+        policy=snapshot.policy,
+        policy_owner=snapshot.policy_owner,
+        tombstones=await _tombstones(shop, desired, living),
+    )
+    made = await asyncio.to_thread(make_plan, desired, registered)
+    run.plan = msgspec.structs.replace(made, guards=guards.check(made))
+    reading = _reading(run)
+    refused = [problem for problems in run.invalid.values() for problem in problems]
+    told = dict.fromkeys([*reading.errors, *refused, *made.errors])
+    run.problems = tuple(sorted(told, key=lambda problem: (problem.path, problem.line, problem.column)))
+    run.warnings = tuple(problem for problem in reading.problems if not problem.is_error)
+    return None
+
+
+async def guard(run: Run) -> RunOutcome | None:
+    """Hold the plan back where a guard asks for somebody's approval."""
+    made = _plan(run)
+    if not made.guards or made.plan_id in run.workshop.approved:
+        run.conditions.set("PruneBlocked", False, "Allowed", "No guard holds anything back.")
+        return None
+    first = made.guards[0]
+    message = " ".join(f"{found.message} {found.advice}" for found in made.guards)
+    run.conditions.set("PruneBlocked", True, first.reason, message)
+    run.conditions.set("Applied", False, "AwaitingApproval", f"The plan {made.plan_id} waits for approval.")
+    run.phase = Phase.AWAITING_APPROVAL
+    return RunOutcome.HELD
+
+
+async def end_if_equal(run: Run) -> RunOutcome | None:
+    """End where there is nothing to apply."""
+    made = _plan(run)
+    if not made.is_empty:
+        return None
+    run.conditions.set("Applied", True, "Equal", f"The registry is as the source wants it, {made.unchanged} tools.")
+    return RunOutcome.UNCHANGED
+
+
+async def follow(run: Run) -> RunOutcome | None:
+    """Wait until this replica serves what was applied."""
+    if run.applied is not None:
+        await run.workshop.follower.at_least(run.applied.generation, SECONDS_TO_FOLLOW)
+    return RunOutcome.APPLIED
+
+
+UP_TO_ADMISSION: tuple[Step, ...] = (fetch, compare, read, admit)
+FROM_PLAN: tuple[Step, ...] = (plan, guard, end_if_equal)
+
+
+async def take(run: Run, steps: tuple[Step, ...]) -> RunOutcome | None:
+    """Take steps one after the other until one says how the run ends, and note how long each took."""
+    for step in steps:
+        run.step = step.__name__
+        began = time.perf_counter()
+        try:
+            outcome = await step(run)
+        finally:
+            run.note(step.__name__, began)
+        if outcome is not None:
+            return outcome
+    return None
+
+
+def applied_tree(scan: Scan) -> str:
+    """The name of a source's content as this version reads it."""
+    return f"{__version__}.{READER_FORM}:{scan.commit or '-'}:{scan.tree}"
+
+
+def _is_known(known: tuple[DeclaredTool, Verdict] | None, tool: DeclaredTool, run: Run) -> bool:
+    """Whether admission has spoken already. What it refused is tried again when somebody asks for a run."""
+    if known is None or (run.is_thorough and not isinstance(known[1], Revision)):
+        return False
+    return known[0] is tool or (known[0].declaration == tool.declaration and known[0].path == tool.path)
+
+
+def _placed(verdict: Verdict, tool: DeclaredTool) -> Verdict:
+    """Problems with paths in the source: admission knows only those in the manifest's folder."""
+    if isinstance(verdict, Revision):
+        return verdict
+    folder = PurePosixPath(tool.path).parent
+    return tuple(
+        msgspec.structs.replace(problem, path=str(folder / problem.path))
+        if problem.path
+        else msgspec.structs.replace(problem, path=tool.path, line=problem.line or tool.line)
+        for problem in verdict
+    )
+
+
+def _desired(run: Run) -> Desired:
+    shop, reading, scan = run.workshop, _reading(run), _scan(run)
+    wanted: list[WantedTool] = []
+    invalid = dict(reading.invalid)
+    for tool in reading.tools:
+        _, verdict = shop.verdicts[tool.name]
+        if isinstance(verdict, Revision):
+            wanted.append(_wanted(shop, tool, verdict, scan))
+        else:
+            invalid[tool.name] = verdict
+    run.invalid = {name: invalid[name] for name in invalid.keys() - reading.invalid.keys()}
+    return Desired(
+        owner=shop.owner,
+        commit=scan.commit,
+        tools=tuple(wanted),
+        invalid=invalid,
+        broken_paths=reading.broken_paths,
+        groups=reading.groups,
+        broken_groups=reading.broken_groups,
+        policy=reading.policy,
+        policy_path=reading.policy_path,
+        policy_is_unknown=reading.policy_is_unknown,
+    )
+
+
+def _wanted(shop: Workshop, tool: DeclaredTool, revision: Revision, scan: Scan) -> WantedTool:
+    commit, author = scan.provenance(tool.paths)
+    provenance = Provenance(
+        source=shop.source.name, path=tool.path, commit=commit, author=author, applied_commit=scan.commit
+    )
+    desired = DesiredTool(
+        name=tool.name,
+        owner=shop.owner,
+        revision=revision,
+        group=tool.group,
+        permissions=tool.permissions,
+        provenance=provenance,
+    )
+    return WantedTool(desired=desired, line=tool.line, adopt=tool.adopt)
+
+
+async def _tombstones(shop: Workshop, desired: Desired, living: Mapping[str, RegisteredTool]) -> frozenset[str]:
+    """Which of the tools that are to come have been there before."""
+    coming = [
+        wanted.desired.name
+        for wanted in desired.tools
+        if wanted.desired.name not in living or living[wanted.desired.name].owner != shop.owner
+    ]
+    if not coming:
+        return frozenset()
+    async with shop.database.acquire() as connection:
+        rows = await tools.named(connection, coming)
+    return frozenset(row.name for row in rows if row.owner == shop.owner and not row.is_living)
+
+
+def _scan(run: Run) -> Scan:
+    if run.scan is None:
+        raise RuntimeError("The source has not been fetched.")
+    return run.scan
+
+
+def _reading(run: Run) -> Reading:
+    if run.reading is None:
+        raise RuntimeError("The source has not been read.")
+    return run.reading
+
+
+def _plan(run: Run) -> Plan:
+    if run.plan is None:
+        raise RuntimeError("The run has no plan.")
+    return run.plan
+
+
+def conclude(run: Run, outcome: RunOutcome, error: str | None) -> None:
+    """Say whether the registry is as the source wants it, and whether something is wrong with the reconciling."""
+    conditions = run.conditions
+    match outcome:
+        case RunOutcome.FAILED:
+            conditions.set("Stalled", True, "Failed", f"{error} It is tried again.")
+            conditions.set("Ready", False, "Failed", error or "The last run failed.")
+        case RunOutcome.HELD if not run.is_repeated:
+            conditions.set("Stalled", False, "Running", "Runs come to their end.")
+            conditions.set("Ready", False, "AwaitingApproval", "A guard holds the plan back; see PruneBlocked.")
+        case RunOutcome.STANDBY:
+            conditions.set("Ready", None, "Standby", "Another replica reconciles this source.")
+        case RunOutcome.APPLIED | RunOutcome.UNCHANGED if not run.is_repeated:
+            conditions.set("Stalled", False, "Running", "Runs come to their end.")
+            count = len(run.problems)
+            if count:
+                told = f"{count} problem{'' if count == 1 else 's'}: what is wrong is not served as it is declared."
+                conditions.set("Ready", False, "Problems", told)
+            else:
+                conditions.set("Ready", True, "Synced", "Everything is served as it is declared.")
