@@ -78,19 +78,19 @@ async def explain_access(
     services: ServicesOf,
     caller: CallerOf,
     name: Name,
-    groups: Annotated[
+    as_groups: Annotated[
         str | None,
         Query(description="RBAC groups of somebody else, as `a,b`; for editors and auditors.", max_length=2000),
     ] = None,
-    client: Annotated[str | None, Query(description="That somebody's MCP client.", max_length=200)] = None,
+    as_client: Annotated[str | None, Query(description="That somebody's MCP client.", max_length=200)] = None,
 ) -> ExplainOut:
     """The decision that calls and lists are made by, for you or for somebody with other groups."""
     asked = caller
-    if groups is not None or client is not None:
+    if as_groups is not None or as_client is not None:
         if not any(has_role(services, caller, role) for role in (Role.EDITOR, Role.AUDITOR)):
             raise Denied("Only editors, auditors and admins may ask for somebody else.")
-        names = frozenset(part.strip() for part in (groups or "").split(",") if part.strip())
-        asked = Caller(subject="somebody", groups=names, client=client, kind=CallerKind.TOKEN)
+        names = frozenset(part.strip() for part in (as_groups or "").split(",") if part.strip())
+        asked = Caller(subject="somebody", groups=names, client=as_client, kind=CallerKind.TOKEN)
     tool = seen_tool(services, caller, name) if asked is not caller else None
     snapshot = services.follower.snapshot
     decision = services.access.decide(snapshot, name, asked)

@@ -32,7 +32,7 @@ async def health(services: ServicesOf) -> HealthOut:
 @router.get("/ready", operation_id="ready", summary="Whether the server can serve", responses=refusals(503))
 async def ready(services: ServicesOf) -> ReadyOut:
     """200 once the registry is loaded, the source was read once, and the database can be written; else 503 says why."""
-    if services.reconciler.status.last_run is None:
+    if not services.reconciler.has_run:
         raise Unavailable("The source has not been read yet.")
     async with services.database.acquire(timeout=2) as connection:
         if not await writable(connection):

@@ -66,6 +66,7 @@ class ToolOut(_Model):
     owner: str
     group: str | None
     permissions: list[str]
+    own_permissions: list[str] | None = Field(description="What the tool itself declares; null inherits the group's.")
     enabled: bool = Field(description="Whether its group is switched on, so that it is served.")
     status: str
     problem: str | None = Field(description="What is wrong with the newest declaration, where the status says so.")
@@ -88,7 +89,6 @@ class FileOut(_Model):
 class ToolDetail(ToolOut):
     """A tool with all that clients see of it. ``files`` is null for callers who may not edit tools."""
 
-    own_permissions: list[str] | None = Field(description="What the tool itself declares; null inherits the group's.")
     entrypoint: str
     input_schema: dict[str, Any]
     output_schema: dict[str, Any] | None
@@ -379,6 +379,21 @@ class SyncOut(_Model):
     """How the registry stands to its sources."""
 
     sources: list[SourceOut]
+
+
+class PlanOut(_Model):
+    """What a sync run would change. `text` is the same for people."""
+
+    plan_id: str
+    owner: str
+    base: str | None
+    target: str | None
+    generation: int
+    summary: dict[str, int]
+    changes: list[dict[str, Any]]
+    guards: list[dict[str, str]]
+    errors: list[ProblemItem]
+    text: str
 
 
 class StatusOut(_Model):

@@ -1,18 +1,20 @@
 """How the registry stands to its source, and the runs that brought it there."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
 
 from portoser.api.context import CallerOf, EditorOf, ServicesOf
 from portoser.api.documents import refusals
-from portoser.api.models import SourceOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
+from portoser.api.models import PlanOut, SourceOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
 from portoser.api.paging import Limit, Skip
 from portoser.api.route import BoundedRoute
-from portoser.catalog.errors import NotFound
+from portoser.catalog.errors import NotFound, Unavailable
 from portoser.store import sync_runs
 from portoser.store.sync_runs import RunRow
+from sync import report
+from sync.sources.base import SourceUnreadable
 from sync.status import SourceStatus
 
 router = APIRouter(prefix="/api/mcp/sync", tags=["sync"], route_class=BoundedRoute)
@@ -34,6 +36,7 @@ async def sync_now(
     services: ServicesOf,
     caller: EditorOf,
     response: Response,
+    background: BackgroundTasks,
     wait: Annotated[bool, Query(description="Answer when the run has ended.")] = True,
 ) -> SyncOut:
     """Read the source again, thoroughly, whatever it says of having changed."""
@@ -41,9 +44,24 @@ async def sync_now(
     if wait:
         await services.reconciler.sync_now(cause)
     else:
-        services.reconciler.trigger(cause)
+        background.add_task(services.reconciler.sync_now, cause)
         response.status_code = 202
     return SyncOut(sources=[source_shown(services.reconciler.status)])
+
+
+@router.get(
+    "/plan",
+    operation_id="get_sync_plan",
+    summary="What a sync run would change",
+    responses=refusals(401, 403, 503),
+)
+async def get_sync_plan(services: ServicesOf, _: EditorOf) -> PlanOut:
+    """Read the source and compare it with the registry, and change nothing; what is held back is in it."""
+    try:
+        plan = await services.reconciler.plan()
+    except SourceUnreadable as error:
+        raise Unavailable(str(error)) from error
+    return PlanOut.model_validate({**report.as_json(plan), "text": report.as_text(plan)})
 
 
 @router.get("/runs", operation_id="list_sync_runs", summary="Sync runs", responses=refusals(401, 422, 503))
@@ -76,7 +94,7 @@ def source_shown(status: SourceStatus) -> SourceOut:
     return SourceOut.model_validate(msgspec.to_builtins(status))
 
 
-def _run(row: RunRow) -> dict[str, object]:
+def _run(row: RunRow) -> dict[str, Any]:
     fields = msgspec.structs.asdict(row)
     del fields["plan"]
     return {**fields, "problems": fields["problems"] or []}

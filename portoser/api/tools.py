@@ -188,13 +188,12 @@ def seen_tool(services: Services, caller: Caller, name: str) -> ServedTool:
 async def detail_of(services: Services, caller: Caller, name: str) -> ToolDetail:
     """A tool as ``GET /tools/{name}`` shows it to the caller."""
     tool = seen_tool(services, caller, name)
-    registered, revision = tool.registered, tool.registered.revision
+    revision = tool.registered.revision
     files = None
     if has_role(services, caller, Role.EDITOR):
         files = [FileOut(path=file.path, content=file.content) for file in await services.code.files(revision.digest)]
     return ToolDetail(
         **_shown(tool),
-        own_permissions=None if registered.permissions is None else list(registered.permissions),
         entrypoint=revision.entrypoint,
         input_schema=revision.input_schema,
         output_schema=revision.output_schema,
@@ -255,6 +254,7 @@ def _shown(tool: ServedTool) -> dict[str, Any]:
         "owner": registered.owner,
         "group": registered.group,
         "permissions": list(tool.permissions),
+        "own_permissions": None if registered.permissions is None else list(registered.permissions),
         "enabled": tool.enabled,
         "status": registered.status.value,
         "problem": registered.problem,

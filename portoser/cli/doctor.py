@@ -162,7 +162,7 @@ async def _postgres(url: str) -> Finding:
     try:
         connection = await asyncpg.connect(plain_dsn(url), timeout=5)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, PortoserError) as error:
-        return Finding("database", False, f"Postgres cannot be reached: {error or type(error).__name__}", step)
+        return Finding("database", False, f"Postgres cannot be reached: {str(error) or type(error).__name__}", step)
     try:
         major = connection.get_server_version().major
     finally:
