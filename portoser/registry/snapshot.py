@@ -97,20 +97,23 @@ async def load(
 
     disabled = frozenset(name for name, group in groups.items() if not _is_enabled(group, enabled_groups, now))
     served = dict(previous.tools)
-    for row in rows:  # first all that is gone: a name may have changed hands
-        if not row.is_living and row.name in served and served[row.name].registered.id == row.id:
-            del served[row.name]
+    handed_over = {row.name for row in rows if row.is_living}  # a name may have a tombstone and a new owner
+    for row in rows:
+        if not row.is_living and row.name not in handed_over:
+            served.pop(row.name, None)
     for count, row in enumerate(rows):
         if row.is_living:
             stored = known[row.digest]
             served[row.name] = _serve(_registered(row, stored), stored.listing_digest, groups, disabled)
         if count % _BREATH == _BREATH - 1:
             await asyncio.sleep(0)
+    if not served.keys() <= previous.tools.keys():  # what only changed or went keeps its place
+        served = dict(sorted(served.items()))
     if groups != previous.groups or disabled != previous.disabled_groups:
         served = {name: _serve_again(tool, groups, disabled) for name, tool in served.items()}
     return Snapshot(
         generation=generation,
-        tools=MappingProxyType(dict(sorted(served.items()))),
+        tools=MappingProxyType(served),
         groups=MappingProxyType(groups),
         policy=stored_policy.policy if stored_policy else Policy(),
         policy_owner=stored_policy.owner if stored_policy else None,

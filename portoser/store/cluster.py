@@ -77,6 +77,7 @@ class Cluster:
         """Count no more, and stop Postgres where nobody else uses it."""
         guard = self.lock()
         try:
+            fcntl.flock(use, fcntl.LOCK_UN)  # closing alone would leave it to a forked child that has a copy
             os.close(use)
             try:
                 os.close(_locked(self.folder / "use.lock", fcntl.LOCK_EX | fcntl.LOCK_NB))
