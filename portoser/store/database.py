@@ -162,10 +162,11 @@ class Database:
         except _LOST as error:
             raise away(error) from error
         except asyncpg.InternalClientError as error:  # the farewell of a Postgres that goes was read as an answer
-            connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has noticed, and took it back
+                connection.terminate()
             raise away(error) from error
         except asyncpg.InterfaceError as error:
-            if connection.is_closed():
+            if _is_gone(connection):
                 raise away(error) from error
             raise
         finally:
@@ -209,6 +210,13 @@ class Database:
             log.debug("postgres.listen_lost", error=str(error))
         finally:
             connection.terminate()
+
+
+def _is_gone(connection: PoolConnectionProxy) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has noticed before us, and took it back
+        return True
 
 
 def away(error: BaseException) -> Unavailable:
