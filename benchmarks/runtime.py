@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import psutil
 import structlog
 import uvloop
 
@@ -143,77 +144,93 @@ async def throughput(runtime: Runtime, concurrent: int, seconds: float) -> float
     return done / seconds
 
 
+class Table:
+    """Rows of label, figure, and ratio to the echo."""
+
+    def __init__(self, b: float) -> None:
+        self.b = b
+        self.rows = [("bare asyncio echo, 100 B (b)", f"{b * 1e6:.0f} µs", "1.0 b")]
+
+    def time(self, label: str, seconds: float) -> None:
+        shown = f"{seconds * 1e6:.0f} µs" if seconds < 0.002 else f"{seconds * 1e3:.1f} ms"
+        self.rows.append((label, shown, f"{seconds / self.b:.1f} b"))
+
+    def figure(self, label: str, shown: str) -> None:
+        self.rows.append((label, shown, ""))
+
+
+def executing(runtime: Runtime, name: str, **arguments: object) -> Callable[[int], Awaitable[object]]:
+    asked = program(name)
+    return lambda number: runtime.execute(asked, files, call(number, **arguments), events=None, powers=Answers())
+
+
+def first_calls(runtime: Runtime) -> Callable[[int], Awaitable[object]]:
+    return lambda number: runtime.execute(
+        program("add", f"new{number}"), files, call(number, a=1), events=None, powers=None
+    )
+
+
+def describing(runtime: Runtime) -> Callable[[int], Awaitable[object]]:
+    return lambda number: runtime.describe(
+        Declaration(files=(SourceFile("add.py", f"{TOOL}\n# {number}\n"),), entrypoint="add.py:add")
+    )
+
+
+async def paced(once: Callable[[int], Awaitable[object]], times: int, every: float) -> float:
+    taken = []
+    for number in range(times):
+        await asyncio.sleep(every)
+        began = time.perf_counter()
+        await once(number)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def largest_idle_worker() -> float:
+    """MiB of PSS."""
+    workers = [child for child in psutil.Process().children(recursive=True) if child.ppid() != os.getpid()]
+    return max(worker.memory_full_info().pss for worker in workers) / 1024 / 1024
+
+
 async def measure() -> list[tuple[str, str, str]]:
-    rows: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        b = await bare_echo(folder)
-        rows.append(("bare asyncio echo, 100 B (b)", f"{b * 1e6:.0f} µs", "1.0 b"))
-
-        def add_time(label: str, seconds: float) -> None:
-            shown = f"{seconds * 1e6:.0f} µs" if seconds < 0.002 else f"{seconds * 1e3:.1f} ms"
-            rows.append((label, shown, f"{seconds / b:.1f} b"))
-
+        table = Table(await bare_echo(folder))
         began = time.perf_counter()
         runtime = Runtime(workers=4, scratch=folder / "scratch", sandbox="off")
         await runtime.start()
-        add_time("start", time.perf_counter() - began)
+        table.time("start", time.perf_counter() - began)
         try:
-
-            async def once(number: int) -> object:
-                return await runtime.execute(program("add"), files, call(number, a=1), events=None, powers=None)
-
-            async def aonce(number: int) -> object:
-                return await runtime.execute(program("aadd"), files, call(number, a=1), events=None, powers=None)
-
-            async def new(number: int) -> object:
-                return await runtime.execute(
-                    program("add", f"new{number}"), files, call(number, a=1), events=None, powers=None
-                )
-
-            async def fresh(number: int) -> object:
-                await asyncio.sleep(0.05)
-                began = time.perf_counter()
-                await runtime.execute(
-                    program("add", isolation=Isolation.FRESH), files, call(number, a=1), events=None, powers=None
-                )
-                return began
-
-            async def describe(number: int) -> object:
-                text = TOOL + f"\n# {number}\n"
-                return await runtime.describe(Declaration(files=(SourceFile("add.py", text),), entrypoint="add.py:add"))
-
-            async def large(number: int) -> object:
-                return await runtime.execute(
-                    program("big"), files, call(number, size=1_000_000), events=None, powers=None
-                )
-
-            async def asking(number: int) -> object:
-                return await runtime.execute(
-                    program("ask"), files, call(number, times=100), events=None, powers=Answers()
-                )
-
-            add_time("warm call, sync, p50", await p50(once, 3000))
-            add_time("warm call, async, p50", await p50(aonce, 2000))
-            add_time("warm call, 1 MB of text, p50", await p50(large, 50, warm=5))
-            add_time("a power's answer, p50", await p50(asking, 30, warm=3) / 100)
-            add_time("first call of a new revision, p50", await p50(new, 60, warm=5))
-            fresh_times = []
-            for number in range(40):
-                began_call = await fresh(number)
-                fresh_times.append(time.perf_counter() - float(began_call))  # type: ignore[arg-type]
-            add_time("isolation: fresh at < 20 calls/s, p50", statistics.median(fresh_times))
-            for concurrent in (1, 8, 64):
-                rate = await throughput(runtime, concurrent, 2.0)
-                rows.append((f"{concurrent} concurrent", f"{rate:.0f} calls/s", ""))
-            await describe(-1)
-            add_time("describe, one after the other, p50", await p50(describe, 30, warm=2))
-            began = time.perf_counter()
-            await asyncio.gather(*(describe(number) for number in range(100)))
-            rows.append(("describe, 100 at once", f"{100 / (time.perf_counter() - began):.0f} /s", ""))
+            await fill(table, runtime)
         finally:
             await runtime.aclose()
-    return rows
+    return table.rows
+
+
+async def fill(table: Table, runtime: Runtime) -> None:
+    fresh = program("add", isolation=Isolation.FRESH)
+    table.time("warm call, sync, p50", await p50(executing(runtime, "add", a=1), 3000))
+    table.time("warm call, async, p50", await p50(executing(runtime, "aadd", a=1), 2000))
+    table.time("warm call, 1 MB of text, p50", await p50(executing(runtime, "big", size=1_000_000), 50, warm=5))
+    table.time("a power's answer, p50", await p50(executing(runtime, "ask", times=100), 30, warm=3) / 100)
+    table.figure("largest idle worker, PSS", f"{largest_idle_worker():.1f} MiB")
+    table.time("first call of a new revision, 20/s, p50", await paced(first_calls(runtime), 40, 0.05))
+    table.time("first call of a new revision, in a row, p50", await p50(first_calls(runtime), 60, warm=5))
+
+    async def one(number: int) -> object:
+        return await runtime.execute(fresh, files, call(number, a=1), events=None, powers=None)
+
+    table.time("isolation: fresh, 20/s, p50", await paced(one, 40, 0.05))
+    for concurrent in (1, 8, 64):
+        table.figure(f"{concurrent} concurrent", f"{await throughput(runtime, concurrent, 2.0):.0f} calls/s")
+    describe = describing(runtime)
+    await describe(-1)
+    table.time("describe, one after the other, p50", await p50(describe, 30, warm=2))
+    began = time.perf_counter()
+    await asyncio.gather(*(describe(number) for number in range(100)))
+    table.figure("describe, 100 at once", f"{100 / (time.perf_counter() - began):.0f} /s")
+    with tempfile.TemporaryDirectory() as name:
+        table.time("bare echo again: how steady the machine is", await bare_echo(Path(name)))
 
 
 def main() -> None:
@@ -222,7 +239,7 @@ def main() -> None:
         runner = uvloop.run if loop == "uvloop" else asyncio.run
         print(f"\n{loop}, {os.cpu_count()} cores")
         for label, value, ratio in runner(measure()):
-            print(f"  {label:<42}{value:>16}{ratio:>10}")
+            print(f"  {label:<46}{value:>16}{ratio:>10}")
 
 
 if __name__ == "__main__":

@@ -172,8 +172,11 @@ class Caller:
 class Running(Protocol):
     """The running call, as Portoser's worker puts it into ``wire``."""
 
-    caller: Caller
     request_id: str
+
+    @property
+    def caller(self) -> Caller:
+        """Who called."""
 
     def log(self, level: str, message: str, data: dict[str, Any] | None) -> None:
         """Send a log message."""

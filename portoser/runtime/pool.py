@@ -18,24 +18,6 @@ class Key(NamedTuple):
     subject: str | None
 
 
-class Slot:
-    """The right to run a call, as a context; a plain class, because a warm call is short."""
-
-    __slots__ = ("_began", "_pool")
-
-    def __init__(self, pool: "Pool") -> None:
-        self._pool = pool
-        self._began = 0.0
-
-    async def __aenter__(self) -> float:
-        await self._pool.enter()
-        self._began = time.perf_counter()
-        return self._began
-
-    async def __aexit__(self, *raised: object) -> None:
-        self._pool.leave(time.perf_counter() - self._began)
-
-
 class Pool:
     """Bounds how many calls run and how many wait, and keeps workers warm.
 
@@ -80,24 +62,21 @@ class Pool:
         """How many calls wait for a slot."""
         return len(self._waiting)
 
-    def slot(self) -> "Slot":
-        """To be entered: waits for the right to run a call, and gives it to the next in line afterwards.
+    async def enter(self) -> float:
+        """Wait for the right to run a call, and answer when it began; ``leave`` must follow.
 
         Raises:
             Unavailable: where as many as may wait do already.
         """
-        return Slot(self)
-
-    async def enter(self) -> None:
-        """Wait for a slot; ``Slot`` calls it."""
         if self._busy < self._slots:
             self._busy += 1
         else:
             await self._wait()
+        return time.perf_counter()
 
-    def leave(self, seconds: float) -> None:
-        """Give a slot back that was held for ``seconds``; ``Slot`` calls it."""
-        self._pace += 0.1 * (seconds - self._pace)
+    def leave(self, began: float) -> None:
+        """Give the right to run a call to the next in line."""
+        self._pace += 0.1 * (time.perf_counter() - began - self._pace)
         self._pass_on()
 
     async def _wait(self) -> None:

@@ -38,6 +38,10 @@ _GRACE = 0.5
 """Seconds that a worker whose channel closed has to end, and that a channel has to close after its worker ended."""
 
 
+_OF_A_CALL = (Result, Rpc, Log, Progress)
+_EVENTS = (Log, Progress)
+
+
 class WorkerEnded(Exception):
     """The worker ended before it answered. ``reason`` is one of the words of ``Execution``."""
 
@@ -228,14 +232,9 @@ class WorkerProcess(asyncio.BufferedProtocol):
         running = self._running
         if running is None or self._frame is not None:
             raise ProtocolViolation(f"a {type(frame).__name__} came out of turn")
-        if isinstance(frame, Described | BadCode):
-            self._hand_over(running, frame)
-            return
-        if not isinstance(frame, Result | Rpc | Log | Progress):
-            raise ProtocolViolation(f"a {type(frame).__name__} is not a worker's to send")
-        if frame.id != running.id or frame.nonce != running.nonce:
+        if isinstance(frame, _OF_A_CALL) and (frame.id != running.id or frame.nonce != running.nonce):
             raise ProtocolViolation(f"a {type(frame).__name__} belongs to another call")
-        if isinstance(frame, Log | Progress):
+        if isinstance(frame, _EVENTS):
             self._event(running, frame, length)
             return
         if isinstance(frame, Rpc):

@@ -156,8 +156,10 @@ class Runtime:
         entry_path = declaration.entrypoint.partition(":")[0]
         frame = protocol.encode(Describe(declaration.files, declaration.entrypoint))
         running = Running("", limits, None, self._output)
-        async with self._describe_pool.slot():
-            worker = await self._describe_pool.fresh()
+        pool = self._describe_pool
+        began = await pool.enter()
+        try:
+            worker = await pool.fresh()
             try:
                 self._set_up(worker, limits)
                 answer = await worker.describe(running, frame)
@@ -165,7 +167,9 @@ class Runtime:
                 message = f"The file cannot be imported: {ended.message}"
                 raise CodeError(message, path=entry_path, advice=_printed(running)) from None
             finally:
-                self._describe_pool.give_back(worker, None)
+                pool.give_back(worker, None)
+        finally:
+            pool.leave(began)
         if not isinstance(answer, Described):
             raise CodeError(
                 answer.message,
@@ -200,27 +204,44 @@ class Runtime:
         except _UNSENDABLE as error:
             message = f"Invalid arguments: they cannot be sent to the tool: {error}"
             return Execution(outcome="error", reason="invalid_arguments", message=message)
+        began = await self._pool.enter()
+        try:
+            return await self._execute(program, files, frame, running, caller, powers, began)
+        finally:
+            self._pool.leave(began)
+
+    async def _execute(
+        self,
+        program: Program,
+        files: FilesLoader,
+        frame: bytearray,
+        running: Running,
+        caller: Caller,
+        powers: PowerHost | None,
+        began: float,
+    ) -> Execution:
+        reuse = program.isolation is Isolation.REUSE
         key = Key(program.digest, None if program.shared else caller.subject)
-        async with self._pool.slot() as began:
-            worker = self._pool.take(key) if program.isolation is Isolation.REUSE else None
-            load = await _load(program, files) if worker is None else None
-            if worker is None:
-                worker = await self._pool.fresh()
-            keep = False
-            try:
-                if load is not None:
-                    self._set_up(worker, program.limits)
-                    worker.send(load)
-                result = await worker.run(running, frame, powers)
-                execution = _execution(result, running, began)
-                keep = program.isolation is Isolation.REUSE and not result.retire
-            except WorkerEnded as ended:
-                execution = _ended(ended, running, began)
-            except ProtocolViolation as error:
-                message = f"The tool's worker broke the protocol: {error}."
-                execution = _ended(WorkerEnded("protocol_error", message), running, began)
-            finally:
-                self._pool.give_back(worker, key if keep else None)
+        worker = self._pool.take(key) if reuse else None
+        load = None
+        if worker is None:
+            load = await _load(program, files)
+            worker = await self._pool.fresh()
+        keep = False
+        try:
+            if load is not None:
+                self._set_up(worker, program.limits)
+                worker.send(load)
+            result = await worker.run(running, frame, powers)
+            execution = _execution(result, running, began)
+            keep = reuse and not result.retire
+        except WorkerEnded as ended:
+            execution = _ended(ended, running, began)
+        except ProtocolViolation as error:
+            message = f"The tool's worker broke the protocol: {error}."
+            execution = _ended(WorkerEnded("protocol_error", message), running, began)
+        finally:
+            self._pool.give_back(worker, key if keep else None)
         return execution
 
     def _set_up(self, worker: WorkerProcess, limits: Limits) -> None:

@@ -22,6 +22,8 @@ class Channel:
         self._sock = sock
         self._buffer = bytearray()
         self._sending = threading.Lock()
+        self.asking = threading.Lock()
+        """Held by the thread of the tool that asks a power, until it has the answer."""
 
     def receive(self) -> Frame:
         """Wait for the next frame.
@@ -61,10 +63,14 @@ class RunningCall:
         self._channel = channel
         self._id = frame.id
         self._nonce = frame.nonce
-        self._asking = threading.Lock()
         self._asked = 0
-        self.caller = tool.Caller(frame.caller.subject, frame.caller.name, frozenset(frame.caller.groups))
+        self._caller = frame.caller
         self.request_id = frame.request_id
+
+    @property
+    def caller(self) -> tool.Caller:
+        """Who called."""
+        return tool.Caller(self._caller.subject, self._caller.name, frozenset(self._caller.groups))
 
     def log(self, level: str, message: str, data: dict[str, Any] | None) -> None:
         """Send a log message to the client."""
@@ -81,7 +87,7 @@ class RunningCall:
 
     def ask(self, power: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask a power and wait for the answer; threads of the tool take turns."""
-        with self._asking:
+        with self._channel.asking:
             self._asked += 1
             frame = Rpc(self._id, self._nonce, self._asked, power, method, list(args), kwargs)
             try:

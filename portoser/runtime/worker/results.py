@@ -10,6 +10,7 @@ from portoser.catalog.revision import JsonSchema
 from portoser.tool import Audio, EmbeddedResource, Image
 
 _MEDIA = (Image, Audio, EmbeddedResource)
+_NO_MEDIA = frozenset((dict, str, int, float, bool, type(None)))
 _anything: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -31,8 +32,9 @@ def convert(
     """
     if isinstance(value, bytes):
         return _content(value), None
-    is_media = isinstance(value, _MEDIA) or (
-        isinstance(value, list | tuple) and any(isinstance(item, _MEDIA) for item in value)
+    is_media = type(value) not in _NO_MEDIA and (
+        isinstance(value, _MEDIA)
+        or (isinstance(value, (list, tuple)) and any(isinstance(item, _MEDIA) for item in value))
     )
     if output_schema is None and is_media:
         return _content(value), None
@@ -64,7 +66,7 @@ def _name(value: Any) -> str:
 def _content(value: Any) -> list[dict[str, Any]]:
     if value is None:
         return []
-    if isinstance(value, list | tuple) and (not value or any(isinstance(item, _MEDIA) for item in value)):
+    if isinstance(value, (list, tuple)) and (not value or any(isinstance(item, _MEDIA) for item in value)):
         return [_block(item) for item in value]
     return [_block(value)]
 
