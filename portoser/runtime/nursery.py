@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 import portoser
-from portoser.catalog.errors import PortoserError, Unavailable
+from portoser.catalog.errors import Unavailable
 from portoser.runtime.process import WorkerProcess
 from portoser.runtime.protocol import ZYGOTE_DECODER, Exited, Ready, Spawn, Spawned
 from portoser.runtime.zygote import PACKET
@@ -112,15 +112,25 @@ class Nursery:
         ``warm`` makes it run a sample program first.
 
         Raises:
-            Unavailable: where the zygote cannot be started.
+            Unavailable: where the zygote cannot be started, or descriptors have run out.
         """
         if self._control is None:
             await self.start()
-        loop = asyncio.get_running_loop()
+        try:
+            return await self._spawn(asyncio.get_running_loop(), warm)
+        except OSError as error:
+            raise Unavailable(f"No worker can be started: {error.strerror or error}.") from error
+
+    async def _spawn(self, loop: asyncio.AbstractEventLoop, warm: bool) -> WorkerProcess:
         self._seq += 1
         seq = self._seq
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         try:
             os.set_blocking(read, False)
             ours.setblocking(False)
@@ -230,4 +240,4 @@ def _popen(kind: str, control: int) -> "subprocess.Popen[bytes]":
             pass_fds=(control,),
         )
     except OSError as error:
-        raise PortoserError(f"The process that starts workers cannot be started: {error}.") from error
+        raise Unavailable(f"The process that starts workers cannot be started: {error}.") from error

@@ -10,7 +10,7 @@ from typing import Literal
 import structlog
 
 from portoser.catalog.caller import Caller
-from portoser.catalog.errors import PortoserError
+from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
 from portoser.runtime import protocol
 from portoser.runtime.nursery import Nursery
@@ -245,7 +245,10 @@ class Runtime:
         return execution
 
     def _set_up(self, worker: WorkerProcess, limits: Limits) -> None:
-        folder = self._scratch.make()
+        try:
+            folder = self._scratch.make()
+        except OSError as error:
+            raise Unavailable(f"No worker can be given a folder to work in: {error.strerror}.") from error
         worker.when_gone(lambda: self._scratch.remove(folder))
         worker.send(protocol.encode(Setup(str(folder), limits.memory, self._cpu, self._disk, self._open_files)))
 

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +250,23 @@ async def test_after_sigkill_of_the_server_nothing_is_left(tmp_path: Path, desce
     await runtime.start()
     await runtime.aclose()
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_a_scratch_folder_that_is_gone_is_a_clear_error(bench: Bench, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "scratch")
+    with pytest.raises(Unavailable, match="folder to work in: No such file"):
+        await bench.run(PID)
+
+
+async def test_running_out_of_descriptors_is_a_clear_error_and_passes(bench: Bench) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 1, limits[1]))  # noqa: PTH208
+    try:
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await asyncio.gather(*(bench.run(PID, caller=Caller(subject=str(n))) for n in range(5)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (await bench.run(PID)).outcome == "ok"
 
 
 async def test_many_callers_at_once_each_get_their_own_answer(bench: Bench) -> None:
