@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from portoser.audit.entry import Outcome
 from portoser.catalog.caller import ANONYMOUS, Caller
 from portoser.catalog.policy import Policy
@@ -24,8 +27,6 @@ from portoser.registry.access import Access
 from portoser.registry.follower import Follower
 from portoser.registry.snapshot import ServedTool, Snapshot
 from portoser.runtime.types import Events
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 NUMBERS: JsonSchema = {
     "type": "object",

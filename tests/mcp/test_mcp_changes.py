@@ -10,6 +10,7 @@ import pytest
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_world import NUMBERS, World, served, until
+
 from portoser.catalog.caller import Caller
 
 

@@ -2,9 +2,10 @@
 
 import httpx
 import pytest
-from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
+
+from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 
 
 async def inner(scope: Scope, receive: Receive, send: Send) -> None:

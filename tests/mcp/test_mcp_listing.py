@@ -7,6 +7,7 @@ import pytest
 from mcp.client.sse import sse_client
 from mcp.shared.exceptions import MCPError
 from mcp_world import NUMBERS, World, served
+
 from portoser.catalog.caller import Caller
 
 

@@ -31,8 +31,8 @@ async def test_progress_and_logs_arrive_in_order_and_before_the_result(world: Wo
     async def logged(params: mcp.types.LoggingMessageNotificationParams) -> None:
         heard.append((params.level, params.data))
 
-    async def progressed(done: float, total: float | None, message: str | None) -> None:
-        heard.append((done, total, message))
+    async def progressed(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total, message))
 
     target: Any = sse_client(world.sse) if way == "sse" else world.http
     mode = "legacy" if way == "sse" else way

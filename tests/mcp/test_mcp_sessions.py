@@ -9,6 +9,7 @@ import mcp
 import pytest
 from mcp.client.sse import sse_client
 from mcp_world import World, add, answer, served, until
+
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import Denied
 from portoser.mcp.callers import current_caller

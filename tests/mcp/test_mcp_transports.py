@@ -11,6 +11,7 @@ from fastmcp.exceptions import ToolError
 from mcp.client.sse import sse_client
 from mcp.shared.exceptions import MCPError
 from mcp_world import NUMBERS, World, add, answer, served
+
 from portoser.audit.entry import Outcome
 from portoser.catalog.caller import Caller
 from portoser.catalog.revision import Annotations
