@@ -31,6 +31,7 @@ _BY_REASON = {
     "busy": 503,
     "unrecorded": 503,
     "unavailable": 503,
+    "internal": 500,
 }
 _BY_OUTCOME = {
     Outcome.DENIED: 403,
@@ -38,7 +39,6 @@ _BY_OUTCOME = {
     Outcome.INPUT_REQUIRED: 409,
     Outcome.TIMEOUT: 504,
     Outcome.CANCELLED: 503,
-    Outcome.INTERRUPTED: 503,
 }
 _RETRY_AFTER = {429: "1", 503: "1"}
 

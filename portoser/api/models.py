@@ -381,6 +381,12 @@ class SyncOut(_Model):
     sources: list[SourceOut]
 
 
+class SyncNowOut(SyncOut):
+    """What came of the run that was asked for; null where nobody waited for it."""
+
+    run: SyncRunOut | None
+
+
 class PlanOut(_Model):
     """What a sync run would change. `text` is the same for people."""
 

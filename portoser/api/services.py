@@ -25,13 +25,15 @@ class Services:
     """The parts of a running server that REST speaks to.
 
     ``public_url`` is what the operator says clients reach the server by; None means the address that a
-    request came by, which the Host guard has checked. ``tokens`` is None where auth is off.
+    request came by, which the Host guard has checked. ``repository`` is where committed tools come from, as
+    people call it: a directory, or a remote's URL. ``tokens`` is None where auth is off.
     """
 
     version: str
     started_at: datetime
     public_url: str | None
     embedded_database: bool
+    repository: str
     database: "Database"
     follower: "Follower"
     access: "Access"
@@ -50,8 +52,3 @@ class Services:
     def auth_enabled(self) -> bool:
         """Whether callers have to say who they are."""
         return self.tokens is not None
-
-    @property
-    def repository(self) -> str:
-        """Where committed tools come from, as people call it: a directory, or a remote's URL."""
-        return self.reconciler.status.location

@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
 
 from portoser.api.context import CallerOf, EditorOf, ServicesOf
 from portoser.api.documents import refusals
-from portoser.api.models import PlanOut, SourceOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
+from portoser.api.models import PlanOut, SourceOut, SyncNowOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
 from portoser.api.paging import Limit, Skip
 from portoser.api.route import BoundedRoute
 from portoser.catalog.errors import NotFound, Unavailable
@@ -30,7 +30,7 @@ async def get_sync(services: ServicesOf, _: CallerOf) -> SyncOut:
     "",
     operation_id="sync_now",
     summary="Sync now",
-    responses={202: {"model": SyncOut, "description": "The run is asked for."}, **refusals(401, 403, 422, 503)},
+    responses={202: {"model": SyncNowOut, "description": "The run is asked for."}, **refusals(401, 403, 422, 503)},
 )
 async def sync_now(
     services: ServicesOf,
@@ -38,15 +38,17 @@ async def sync_now(
     response: Response,
     background: BackgroundTasks,
     wait: Annotated[bool, Query(description="Answer when the run has ended.")] = True,
-) -> SyncOut:
+) -> SyncNowOut:
     """Read the source again, thoroughly, whatever it says of having changed."""
     cause = f"asked for by {caller.name or caller.subject}"
+    run = None
     if wait:
-        await services.reconciler.sync_now(cause)
+        done = await services.reconciler.sync_now(cause)
+        run = SyncRunOut.model_validate(msgspec.to_builtins(done))
     else:
         background.add_task(services.reconciler.sync_now, cause)
         response.status_code = 202
-    return SyncOut(sources=[source_shown(services.reconciler.status)])
+    return SyncNowOut(sources=[source_shown(services.reconciler.status)], run=run)
 
 
 @router.get(

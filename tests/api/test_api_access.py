@@ -1,0 +1,129 @@
+"""Who sees, calls and changes what over REST, where callers say who they are."""
+
+import pytest
+from conftest import Guarded
+
+REST_TOOL = {"name": "mine", "code": "def mine() -> int:\n    return 1\n", "replace_existing": True}
+
+
+def test_everybody_sees_what_they_may_call_and_editors_see_all(guarded: Guarded) -> None:
+    def names(holder: object, **query: str) -> set[str]:
+        answer = guarded.server.api("GET", "/api/mcp/tools", by=holder, params=query)  # type: ignore[arg-type]
+        return {tool["name"] for tool in answer.json()["tools"]}
+
+    guarded.server.api("POST", "/api/mcp/tools", json=REST_TOOL, by=guarded.editor).raise_for_status()
+    assert names(guarded.operator) == {"hello", "orders.refund"}
+    assert names(guarded.nobody) == set()
+    assert names(guarded.editor) >= {"hello", "orders.refund", "mine"}
+    assert names(guarded.editor, all="false") == set()
+    assert names(guarded.admin) >= {"hello", "orders.refund", "mine"}
+    refused = guarded.server.api("GET", "/api/mcp/tools", by=guarded.operator, params={"all": "true"})
+    assert refused.status_code == 403
+
+
+def test_code_is_for_editors(guarded: Guarded) -> None:
+    assert guarded.server.api("GET", "/api/mcp/tools/hello", by=guarded.operator).json()["files"] is None
+    assert guarded.server.api("GET", "/api/mcp/tools/hello", by=guarded.editor).json()["files"]
+
+
+def test_a_tool_that_one_may_not_call_is_forbidden_and_says_why(guarded: Guarded) -> None:
+    for answer in (
+        guarded.server.api("GET", "/api/mcp/tools/hello", by=guarded.nobody),
+        guarded.server.call("hello", by=guarded.nobody, name="x"),
+    ):
+        assert answer.status_code == 403
+        assert "operator" in answer.json()["detail"]
+    assert guarded.server.call("hello", by=guarded.operator, name="x").status_code == 200
+
+
+@pytest.mark.parametrize("who", ["operator", "auditor", "nobody"])
+def test_changing_takes_the_editors_role(guarded: Guarded, who: str) -> None:
+    by = getattr(guarded, who)
+    for method, path, body in (
+        ("POST", "/api/mcp/tools", REST_TOOL),
+        ("PUT", "/api/mcp/tools/mine", REST_TOOL),
+        ("DELETE", "/api/mcp/tools/mine", None),
+        ("POST", "/api/mcp/sync", None),
+        ("GET", "/api/mcp/sync/plan", None),
+    ):
+        answer = guarded.server.api(method, path, json=body, by=by)
+        assert answer.status_code == 403, (method, path, answer.text)
+        assert "editor" in answer.json()["detail"]
+
+
+def test_groups_are_switched_by_admins(guarded: Guarded) -> None:
+    off = {"enabled": False, "reason": "incident 7"}
+    assert guarded.server.api("PUT", "/api/mcp/groups/orders", json=off, by=guarded.editor).status_code == 403
+    answer = guarded.server.api("PUT", "/api/mcp/groups/orders", json={**off, "ttl": "2h"}, by=guarded.admin)
+    assert answer.status_code == 200, answer.text
+    group = answer.json()
+    assert not group["enabled"]
+    assert group["declared_enabled"]
+    assert group["override"]["reason"] == "incident 7"
+    assert group["override"]["by"] == "boss"
+    assert group["override"]["expires_at"]
+    called = guarded.server.api(
+        "POST", "/api/mcp/tools/orders.refund/call", json={"arguments": {"order": "1"}}, by=guarded.operator
+    )
+    assert called.status_code == 403
+    assert "orders" in called.json()["detail"]
+    back = {"enabled": None, "reason": "over"}
+    answer = guarded.server.api("PUT", "/api/mcp/groups/orders", json=back, by=guarded.admin)
+    assert answer.json()["enabled"]
+    assert answer.json()["override"] is None
+
+
+def test_the_audit_log_is_read_by_auditors(guarded: Guarded) -> None:
+    for path in ("/api/mcp/audit/logs", "/api/mcp/audit/export"):
+        assert guarded.server.api("GET", path, by=guarded.auditor).status_code == 200
+        assert guarded.server.api("GET", path, by=guarded.admin).status_code == 200
+        assert guarded.server.api("GET", path, by=guarded.operator).status_code == 403
+        assert guarded.server.api("GET", path).status_code == 401
+
+
+def test_whoami_tells_groups_roles_and_how_many_tools(guarded: Guarded) -> None:
+    me = guarded.server.api("GET", "/api/mcp/whoami", by=guarded.operator).json()
+    assert me["subject"] == "olga"
+    assert me["groups"] == ["operator"]
+    assert me["roles"] == []
+    assert me["tools"] == 2
+    boss = guarded.server.api("GET", "/api/mcp/whoami", by=guarded.admin).json()
+    assert boss["roles"] == ["admin", "editor", "auditor"]
+
+
+def test_explain_says_why_for_oneself_and_editors_may_ask_for_others(guarded: Guarded) -> None:
+    def explained(by: object, tool: str = "hello", **query: str) -> dict[str, object]:
+        path = f"/api/mcp/tools/{tool}/explain"
+        answer = guarded.server.api("GET", path, by=by, params=query)  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert explained(guarded.operator)["allowed"]
+    mine = explained(guarded.nobody)
+    assert not mine["allowed"]
+    assert mine["reason"] == "forbidden"
+    assert mine["permissions"] == []
+    other = explained(guarded.editor, as_groups="operator,x")
+    assert other["allowed"]
+    assert not explained(guarded.editor, as_groups="x")["allowed"]
+    path = "/api/mcp/tools/hello/explain"
+    assert guarded.server.api("GET", path, by=guarded.operator, params={"as_groups": "x"}).status_code == 403
+    assert guarded.server.api("GET", "/api/mcp/tools/nope/explain", by=guarded.operator).status_code == 404
+
+
+def test_client_snippets_hold_a_placeholder_and_never_a_token(guarded: Guarded) -> None:
+    answer = guarded.server.api("GET", "/api/mcp/config", by=guarded.operator)
+    said = answer.json()
+    assert said["headers"] == {"Authorization": "Bearer <YOUR_TOKEN>"}
+    assert said["sse_url"] == f"{guarded.server.url}/mcp/sse"
+    assert set(said["clients"]) == {"claude-desktop", "claude-code", "cursor", "vscode", "continue", "generic"}
+    assert guarded.operator.token not in answer.text
+    only = guarded.server.api("GET", "/api/mcp/config", by=guarded.operator, params={"client": "cursor"}).json()
+    assert list(only["clients"]) == ["cursor"]
+
+
+def test_probes_need_no_token_and_everything_else_does(guarded: Guarded) -> None:
+    assert guarded.server.api("GET", "/health").status_code == 200
+    assert guarded.server.api("GET", "/ready").status_code == 200
+    for path in ("/api/mcp/status", "/api/mcp/tools", "/api/mcp/config", "/api/mcp/sync", "/api/mcp/whoami"):
+        assert guarded.server.api("GET", path).status_code == 401
