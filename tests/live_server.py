@@ -128,7 +128,7 @@ def serving(home: Path, dsn: str, holders: tuple[Holder, ...] = (), **flags: Any
 def _run(server: LiveServer, settings: Settings) -> None:
     try:
         asyncio.run(_serve(server, settings))
-    except BaseException as error:  # told to the test, which is in another thread
+    except BaseException as error:  # noqa: BLE001 - told to the test, which is in another thread
         server.failed = error
     finally:
         server.started.set()
