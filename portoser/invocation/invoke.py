@@ -1,0 +1,365 @@
+"""Runs a tool for a caller: the one path that every call takes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import structlog
+
+from portoser.audit.entry import Entry, Event, Outcome
+from portoser.audit.fitting import ARGUMENTS_LIMIT, fit
+from portoser.audit.redaction import Redactor, Taint
+from portoser.audit.writer import AuditWriter
+from portoser.catalog.caller import Caller
+from portoser.catalog.errors import NotFound, Unavailable
+from portoser.catalog.revision import SourceFile
+from portoser.catalog.tool import RegisteredTool
+from portoser.invocation.confirm import question
+from portoser.invocation.limits import Concurrency, RateLimiter
+from portoser.invocation.prepared import Prepared, PreparedRevisions
+from portoser.invocation.result import CallResult
+from portoser.invocation.told import new_id, size_of, told_of
+from portoser.powers.base import PowerContext
+from portoser.powers.host import Powers
+from portoser.registry.access import Access
+from portoser.registry.code import CodeCache
+from portoser.registry.follower import Follower
+from portoser.runtime.runtime import Runtime
+from portoser.runtime.types import Call, Events, Execution, PowerHost
+
+log = structlog.get_logger(__name__)
+
+_LARGE = 256 * 1024
+"""From so many characters on, a result is looked through in a thread, so that other calls go on."""
+_LONGEST_NAME = 200
+
+_UNRECORDED = "The call cannot be recorded in the audit log right now, so {what}. Try again in a moment."
+
+
+class Invocation:
+    """Runs tools. ``observe`` is told the outcome of each call and how long it took, in seconds."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        access: Access,
+        code: CodeCache,
+        runtime: Runtime,
+        powers: Powers,
+        audit: AuditWriter,
+        *,
+        observe: Callable[[Outcome, float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._follower = follower
+        self._access = access
+        self._code = code
+        self._runtime = runtime
+        self._powers = powers
+        self._audit = audit
+        self._observe = observe
+        self._rates = RateLimiter(clock=clock)
+        self._concurrency = Concurrency()
+        self._prepared = PreparedRevisions()
+        self._plain_redactor = Redactor.for_schema(None)
+
+    async def invoke(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str | None = None,
+        events: Events | None = None,
+        confirmed: bool = False,
+    ) -> CallResult:
+        """Call a tool for a caller. Whatever the caller did wrong is an outcome, not an exception.
+
+        ``confirmed`` says that the caller's user was asked, and agreed. Cancelling the awaiting task ends the call,
+        which is recorded as cancelled first.
+        """
+        attempt = _Attempt(name, caller, request_id, self._plain_redactor)
+        try:
+            return await self._attempt(attempt, arguments, events, confirmed=confirmed)
+        except Exception:
+            log.exception("invocation.failed", tool=attempt.name, request_id=attempt.request_id)
+            message = f"The server failed to run the tool. Its log says more, under {attempt.request_id}."
+            return await self._refuse(attempt, Outcome.ERROR, "internal", message)
+        finally:
+            if self._observe is not None:
+                self._observe(attempt.outcome, attempt.seconds())
+
+    async def _attempt(
+        self, attempt: "_Attempt", arguments: dict[str, Any], events: Events | None, *, confirmed: bool
+    ) -> CallResult:
+        snapshot = self._follower.snapshot
+        served = snapshot.tools.get(attempt.name)
+        prepared = self._prepared.of(served.registered.revision) if served is not None else None
+        attempt.tool = served.registered if served is not None else None
+        if prepared is not None:
+            attempt.redactor = prepared.redactor
+        shown, attempt.taint = attempt.redactor.redact_arguments(arguments)
+        attempt.arguments = fit(shown, ARGUMENTS_LIMIT)
+
+        decision = self._access.decide(snapshot, attempt.name, attempt.caller)
+        if not decision.allowed or prepared is None or served is None:
+            return await self._refuse(attempt, Outcome.DENIED, decision.reason, decision.message)
+        tool = served.registered
+        if prepared.validator is None:
+            return await self._refuse(attempt, Outcome.ERROR, "invalid_schema", prepared.bad_schema or "")
+        problems = prepared.validator.problems(arguments)
+        if problems:
+            return await self._refuse(attempt, Outcome.INVALID, "invalid_arguments", " ".join(problems))
+        if tool.revision.confirm is not None and not confirmed:
+            wait = self._wait(attempt, tool, count=False)
+            if wait:
+                return await self._refuse_rate(attempt, tool, wait)
+            asked = question(tool.revision.confirm, arguments, shown, prepared.defaults)
+            return await self._refuse(attempt, Outcome.INPUT_REQUIRED, "confirmation_required", asked)
+        return await self._run(attempt, tool, prepared, arguments, events)
+
+    async def _run(
+        self,
+        attempt: "_Attempt",
+        tool: RegisteredTool,
+        prepared: Prepared,
+        arguments: dict[str, Any],
+        events: Events | None,
+    ) -> CallResult:
+        limits = tool.revision.limits
+        if not self._concurrency.enter(tool.name, limits.concurrency):
+            message = f"{tool.name} runs {limits.concurrency} times at once already, and may not more. Try again later."
+            return await self._refuse(attempt, Outcome.ERROR, "concurrency", message)
+        try:
+            wait = self._wait(attempt, tool, count=True)
+            if wait:
+                return await self._refuse_rate(attempt, tool, wait)
+            refusal = await self._begin(attempt, prepared)
+            if refusal is not None:
+                return refusal
+            return await self._execute(attempt, tool, prepared, arguments, events)
+        finally:
+            self._concurrency.leave(tool.name)
+
+    async def _refuse_rate(self, attempt: "_Attempt", tool: RegisteredTool, wait: float) -> CallResult:
+        rate = tool.revision.limits.rate
+        message = f"{tool.name} may be called {rate} by each caller. Try again in {_seconds(wait)}."
+        return await self._refuse(attempt, Outcome.ERROR, "rate_limited", message)
+
+    def _wait(self, attempt: "_Attempt", tool: RegisteredTool, *, count: bool) -> float:
+        rate = tool.revision.limits.rate
+        if rate is None:
+            return 0.0
+        caller = attempt.caller
+        key = (tool.name, caller.subject, caller.address if caller.is_anonymous else None)
+        return self._rates.take(key, rate) if count else self._rates.wait(key, rate)
+
+    async def _begin(self, attempt: "_Attempt", prepared: Prepared) -> CallResult | None:
+        """Record that the call begins. A read-only tool needs no intent: it leaves nothing half done behind."""
+        has_intent = not prepared.read_only
+        try:
+            if has_intent:
+                await self._audit.begin(attempt.entry(Outcome.INTERRUPTED, None))
+            else:
+                await self._audit.require()
+        except Unavailable:
+            refused = attempt.refused(Outcome.ERROR, "unrecorded", _UNRECORDED.format(what="the tool was not run"))
+            self._audit.note(attempt.entry(Outcome.ERROR, refused.message), had_intent=has_intent)
+            return refused
+        except asyncio.CancelledError:
+            attempt.refused(Outcome.CANCELLED, "cancelled", "")
+            self._audit.note(attempt.entry(Outcome.CANCELLED, None), had_intent=has_intent)
+            raise
+        attempt.has_intent = has_intent
+        return None
+
+    async def _execute(
+        self,
+        attempt: "_Attempt",
+        tool: RegisteredTool,
+        prepared: Prepared,
+        arguments: dict[str, Any],
+        events: Events | None,
+    ) -> CallResult:
+        call = Call(id=attempt.id, arguments=arguments, caller=attempt.caller, request_id=attempt.request_id)
+        powers: PowerHost = self._powers.for_call(
+            PowerContext(tool=tool.name, owner=tool.owner, uses=tool.revision.uses, caller=attempt.caller)
+        )
+        if prepared.lends_secrets:
+            powers = _Tainting(powers, attempt.taint)
+        files = _Files(self._code, prepared.program.digest)
+        try:
+            execution = await self._runtime.execute(prepared.program, files, call, events=events, powers=powers)
+        except asyncio.CancelledError:
+            attempt.refused(Outcome.CANCELLED, "cancelled", "")
+            with anyio.CancelScope(shield=True):
+                await self._record(attempt.entry(Outcome.CANCELLED, None), attempt)
+            raise
+        except (Unavailable, NotFound) as error:
+            return await self._refuse(attempt, Outcome.ERROR, "unavailable" if files.failed else "busy", str(error))
+        return await self._answer(attempt, prepared, execution)
+
+    async def _answer(self, attempt: "_Attempt", prepared: Prepared, execution: Execution) -> CallResult:
+        outcome = Outcome.INVALID if execution.reason == "invalid_arguments" else Outcome(execution.outcome)
+        message, logs = execution.message, execution.logs
+        attempt.end(outcome, execution.reason)
+        told = digest = None
+        if outcome is Outcome.OK:
+            if size_of(execution) < _LARGE:
+                told, digest = told_of(execution, attempt.redactor, attempt.taint)
+            else:
+                with anyio.CancelScope(shield=True):  # the tool has run: its outcome is recorded whoever still waits
+                    told, digest = await asyncio.to_thread(told_of, execution, attempt.redactor, attempt.taint)
+        error = "\n".join(filter(None, (message, execution.traceback))) if outcome is not Outcome.OK else None
+        if prepared.lends_secrets:  # what the tool was lent does not reach the caller by a print or an exception
+            message = message and attempt.redactor.redact_text(message, attempt.taint)
+            logs = logs and attempt.redactor.redact_text(logs, attempt.taint, limit=prepared.program.limits.logs)
+        entry = attempt.entry(outcome, error, result=told, result_digest=digest)
+        if not await self._record(entry, attempt):
+            held_back = _UNRECORDED.format(what="its result is held back, though the tool has run")
+            return attempt.refused(Outcome.ERROR, "unrecorded", held_back)
+        return attempt.result(
+            outcome, message=message, content=execution.content, structured=execution.structured, logs=logs
+        )
+
+    async def _refuse(self, attempt: "_Attempt", outcome: Outcome, reason: str, message: str) -> CallResult:
+        """Record and tell what kept the tool from running. Nothing ran: it is told even where it is recorded later."""
+        refused = attempt.refused(outcome, reason, message)
+        await self._record(attempt.entry(outcome, message), attempt)
+        return refused
+
+    async def _record(self, entry: Entry, attempt: "_Attempt") -> bool:
+        try:
+            await self._audit.finish(entry, had_intent=attempt.has_intent)
+        except Unavailable as error:
+            log.warning("invocation.recorded_later", tool=entry.tool, request_id=entry.request_id, error=str(error))
+            return False
+        return True
+
+
+class _Attempt:
+    """One call on its way, and what is known of it so far."""
+
+    __slots__ = (
+        "_at", "_began", "arguments", "caller", "duration_ms", "has_intent", "id", "name", "outcome", "reason",
+        "redactor", "request_id", "taint", "tool",
+    )  # fmt: skip
+
+    def __init__(self, name: str, caller: Caller, request_id: str | None, redactor: Redactor) -> None:
+        self._at = datetime.now(UTC)
+        self._began = time.perf_counter()
+        self.id = new_id()
+        self.name = name
+        self.caller = caller
+        self.request_id = request_id or self.id
+        self.redactor = redactor
+        self.taint = Taint()
+        self.tool: RegisteredTool | None = None
+        self.arguments: Any = None
+        self.has_intent = False
+        self.outcome = Outcome.ERROR
+        self.reason: str | None = None
+        self.duration_ms: float | None = None
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def end(self, outcome: Outcome, reason: str | None) -> None:
+        self.outcome = outcome
+        self.reason = reason
+        self.duration_ms = round(self.seconds() * 1000, 3)
+
+    def entry(
+        self, outcome: Outcome, error: str | None, *, result: Any = None, result_digest: str | None = None
+    ) -> Entry:
+        """What the log is told. ``error`` may hold what the caller sent, so it is redacted like it."""
+        tool = self.tool
+        return Entry(
+            id=self.id,
+            at=self._at,
+            event=Event.TOOL_CALL,
+            caller=self.caller,
+            outcome=outcome,
+            tool=self.name[:_LONGEST_NAME] if tool is None else tool.name,
+            digest=None if tool is None else tool.revision.digest,
+            version=None if tool is None else tool.version,
+            commit=None if tool is None else tool.provenance.commit,
+            path=None if tool is None else tool.provenance.path,
+            owner=None if tool is None else tool.owner,
+            arguments=self.arguments,
+            result=result,
+            result_digest=result_digest,
+            reason=self.reason,
+            error=self.redactor.redact_text(error, self.taint) if error else None,
+            duration_ms=self.duration_ms,
+            request_id=self.request_id,
+        )
+
+    def refused(self, outcome: Outcome, reason: str, message: str) -> CallResult:
+        """The answer to a call that has no result to show."""
+        self.end(outcome, reason)
+        return self.result(outcome, message=message)
+
+    def result(
+        self,
+        outcome: Outcome,
+        *,
+        message: str | None,
+        content: list[dict[str, Any]] | None = None,
+        structured: dict[str, Any] | None = None,
+        logs: str = "",
+    ) -> CallResult:
+        known = self.tool if outcome is not Outcome.DENIED else None  # who may not call it is told no more of it
+        return CallResult(
+            outcome=outcome,
+            reason=self.reason,
+            message=message,
+            is_error=outcome is not Outcome.OK,
+            content=content or [],
+            structured=structured,
+            tool=self.name,
+            digest=known.revision.digest if known is not None else None,
+            version=known.version if known is not None else None,
+            duration_ms=self.duration_ms or 0.0,
+            request_id=self.request_id,
+            logs=logs,
+        )
+
+
+class _Files:
+    """Fetches a program's files, and remembers where that is what failed."""
+
+    __slots__ = ("_code", "_digest", "failed")
+
+    def __init__(self, code: CodeCache, digest: str) -> None:
+        self._code = code
+        self._digest = digest
+        self.failed = False
+
+    async def __call__(self) -> tuple[SourceFile, ...]:
+        try:
+            return await self._code.files(self._digest)
+        except (Unavailable, NotFound):
+            self.failed = True
+            raise
+
+
+class _Tainting:
+    """Powers, of which what they give is hidden from the log."""
+
+    def __init__(self, powers: PowerHost, taint: Taint) -> None:
+        self._powers = powers
+        self._taint = taint
+
+    async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        given = await self._powers.call(power, method, args, kwargs)
+        if power == "vault":
+            self._taint.add(given)
+        return given
+
+
+def _seconds(wait: float) -> str:
+    return f"{wait:.1f} s" if wait < 10 else f"{wait:.0f} s"

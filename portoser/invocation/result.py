@@ -1,0 +1,32 @@
+"""What a caller is answered."""
+
+from typing import Any
+
+import msgspec
+
+from portoser.audit.entry import Outcome
+
+
+class CallResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one call.
+
+    ``reason`` is None where all went well. Before the tool ran it is one of the access room's (``unknown_tool``,
+    ``forbidden``, ``client_not_allowed``, ``narrowed``, ``group_disabled``), ``invalid_arguments``,
+    ``invalid_schema``, ``rate_limited``, ``concurrency``, ``confirmation_required``, ``busy``, ``unavailable`` or
+    ``unrecorded``; after, it is the runtime's, ``unrecorded`` where the outcome could not be made durable, or
+    ``internal``. ``message`` is what the caller reads of it. ``content`` holds MCP content blocks in wire shape;
+    ``logs`` is what the tool printed.
+    """
+
+    outcome: Outcome
+    reason: str | None = None
+    message: str | None = None
+    is_error: bool
+    content: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    structured: dict[str, Any] | None = None
+    tool: str
+    digest: str | None = None
+    version: int | None = None
+    duration_ms: float
+    request_id: str
+    logs: str = ""
