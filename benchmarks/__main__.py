@@ -26,6 +26,8 @@ from benchmarks.toolset import write_tools
 FEW = 10
 """The catalog that a bigger one is held against."""
 
+SECTIONS = ("calls", "listing", "changes", "starting", "memory")
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -41,7 +43,9 @@ class Extent:
 
 
 QUICK = Extent(sizes=(FEW, 1000), rounds=2, seconds=1.0, saves=10, sessions=0, bare=(), deadline=300)
-USUAL = Extent(sizes=(1, FEW, 1000, 10_000), rounds=4, seconds=2.0, saves=40, sessions=1000, bare=(1000,), deadline=1500)
+USUAL = Extent(
+    sizes=(1, FEW, 1000, 10_000), rounds=4, seconds=2.0, saves=40, sessions=1000, bare=(1000,), deadline=1500
+)
 FULL = Extent(
     sizes=(1, FEW, 1000, 10_000), rounds=8, seconds=3.0, saves=120, sessions=1000, bare=(1000, 10_000), deadline=3600
 )
@@ -51,7 +55,7 @@ class Benchmark:
     """One run: starts the servers, takes the measures, keeps the rows. A measure that fails spoils no other."""
 
     def __init__(self, extent: Extent, folder: Path, console: Console, *, null: bool) -> None:
-        self.sections: dict[str, list[Row]] = {}
+        self.sections: dict[str, list[Row]] = {name: [] for name in SECTIONS}
         self.failures: list[str] = []
         self._extent = extent
         self._folder = folder
@@ -154,7 +158,7 @@ class Benchmark:
             self.failures.append(f"{what}: {reasons}")
 
     def _add(self, section: str, rows: list[Row]) -> None:
-        self.sections.setdefault(section, []).extend(rows)
+        self.sections[section].extend(rows)
 
     def _say(self, what: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
@@ -215,7 +219,7 @@ def main() -> int:
         benchmark = Benchmark(chosen, Path(folder), progress, null=options.null)
         with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
             uvloop.run(measure(benchmark, chosen.deadline))
-    report.show(benchmark.sections, about, Console(width=None if sys.stdout.isatty() else 118))
+    report.show(benchmark.sections, about, Console(width=None if sys.stdout.isatty() else 100))
     for failure in benchmark.failures:
         progress.print(f"[red]not measured[/red]  {failure}", highlight=False, soft_wrap=True)
     if options.json:

@@ -36,9 +36,9 @@ async def other_loads(bare: Server, ours: Server, tools: int, *, rounds: int, se
     intent = over_http(ours, [READ_WRITE])
     spread = over_http(ours, [tool_name(number) for number in range(min(SPREAD, tools))])
     await alternate([theirs, intent, spread], rounds=rounds, seconds=seconds)
-    return [
-        *call_rows(f"… not readOnly (intent and outcome recorded), {tools:,} tools", theirs, intent),
-        *call_rows(f"… around {len(spread.tools)} tools, {tools:,} tools", theirs, spread),
+    return [  # the first writes an intent besides; the second has more tools than workers are kept warm for
+        *call_rows("  … of a tool that is not readOnly", theirs, intent),
+        *call_rows(f"  … of {len(spread.tools)} tools by turns", theirs, spread),
     ]
 
 
@@ -48,9 +48,9 @@ async def independence(few: Server, many: Server, counts: tuple[int, int], *, ro
     for transport, over in TRANSPORTS.items():
         a, b = over(few, [READ_ONLY]), over(many, [READ_ONLY])
         await alternate([a, b], rounds=rounds, seconds=seconds)
-        label = f"ours by turns, {transport}: with {counts[0]:,} tools"
+        label = f"ours, {transport}, with {counts[0]:,} tools"
         rows.append(Row(label, None, a.rate, "calls/s", better="more"))
-        label = f"  with {counts[1]:,} tools, and its ratio to that"
+        label = f"  with {counts[1]:,} tools, by turns with that"
         rows.append(Row(label, None, b.rate, "calls/s", paired_ratio(b, a), "≥ 0.9", better="more"))
     return rows
 
@@ -66,12 +66,12 @@ def call_rows(label: str, theirs: Contestant, ours: Contestant, bar: str = "") -
 
 
 async def crowded_anchor(bare: Server, tools: int, *, seconds: float) -> list[Row]:
-    """tools/call of the bare server when it holds many tools itself: what its cost grows to. Few connections."""
+    """tools/call of the bare server when it holds many tools itself: what its cost grows to. Two connections."""
     rows: list[Row] = []
     for transport, over in TRANSPORTS.items():
         contestant = over(bare, [READ_ONLY], 2)
         await alternate([contestant], rounds=1, seconds=seconds)
-        label = f"bare with {tools:,} tools, {transport}, 2 connections"
+        label = f"bare, {transport}, with {tools:,} tools"
         rows.append(Row(label, contestant.rate, None, "calls/s", better="more"))
         rows.append(Row("  CPU a call", contestant.cpu_ms, None, "ms"))
     return rows
@@ -152,11 +152,13 @@ async def save_to_notice(ours: Server, root: Path, tools: int, *, saves: int) ->
         delays.append(1000 * (at - saved))
         await asyncio.sleep(random_source.uniform(0.1, 0.4))  # out of step with whatever ticks in the server
     listener.close()
-    delays.sort()
+    first, *rest = delays  # the first may start processes that the others find running
+    rest.sort()
     bars = ("≤ 100 ms", "≤ 400 ms") if tools >= 1000 else ("", "")
     return [
-        Row(f"save → list_changed, {tools:,} tools: p50 of {saves}", None, quantile(delays, 0.5), "ms", bar=bars[0]),
-        Row("  p99", None, quantile(delays, 0.99), "ms", bar=bars[1]),
+        Row(f"save → list_changed, {tools:,} tools: p50", None, quantile(rest, 0.5), "ms", bar=bars[0]),
+        Row("  p99", None, quantile(rest, 0.99), "ms", bar=bars[1]),
+        Row("  the first save after the start", None, first, "ms"),
     ]
 
 
@@ -164,10 +166,10 @@ async def sessions(bare: Server, ours: Server, root: Path, tools: int, *, count:
     """What idle SSE sessions weigh; and how long after a save the last of them has been told."""
     theirs, _ = await _idle_sessions(bare, count, None)
     mine, told = await _idle_sessions(ours, count, root)
-    label = f"{count:,} idle SSE sessions, {tools:,} tools"
+    label = f"memory of {count:,} idle SSE sessions"
     return [
-        Row(f"{label}: memory", theirs, mine, "MiB", bar="≤ 1.5"),
-        Row("  a save → list_changed at the last of them", None, told, "ms", bar="≤ 1000 ms"),
+        Row(label, theirs, mine, "MiB", bar="≤ 1.5"),
+        Row("  save → the last of them is told", None, told, "ms", bar="≤ 1000 ms"),
     ]
 
 
@@ -207,7 +209,7 @@ async def idle(server: Server, tools: int, *, seconds: float) -> Row:
     before = server.cpu_seconds()
     await asyncio.sleep(seconds)
     used = 100 * (server.cpu_seconds() - before) / seconds
-    return Row(f"CPU while idle, {tools:,} tools", None, used, "% of a core")
+    return Row(f"CPU while idle, {tools:,} tools", None, used, "% of 1 CPU")
 
 
 def memory(bare: Memory | None, ours: Memory, tools: int) -> list[Row]:

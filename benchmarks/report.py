@@ -90,6 +90,8 @@ def show(sections: Mapping[str, Sequence[Row]], about: Mapping[str, str], consol
     for column in ("ratio", "bar"):
         table.add_column(column, justify="right", no_wrap=True)
     for title, rows in sections.items():
+        if not rows:
+            continue
         table.add_section()
         table.add_row(f"[bold]{title}[/bold]")
         for row in rows:
