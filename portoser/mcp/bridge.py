@@ -9,19 +9,18 @@ It is started by each client anew, so it imports little: no FastMCP, no SDK.
 
 import asyncio
 import json
-import os
 import random
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, BinaryIO, Final
+from typing import Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 
 from portoser.catalog.errors import PortoserError
+from portoser.mcp.framing import Message, encoded, line_writer, messages_of, server_sent_events
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000/mcp/sse"
 
@@ -36,7 +35,6 @@ GOODBYE_SECONDS: Final = 2.0
 
 _READ_SECONDS: Final = 60.0  # the server writes at least every 15
 _LEAST_PATIENCE: Final = 1.0
-_CHUNK: Final = 65536
 _SAME_SESSION_RETRY: Final = 0.5
 _FIRST_RETRY: Final = 0.1
 _LONGEST_RETRY: Final = 5.0
@@ -54,8 +52,6 @@ _REFUSALS: Final = {
     421: "Use the address that it announces.",
 }
 
-Message = dict[str, Any]
-
 
 class Refused(PortoserError):
     """The server answered that it will not take this client; trying again changes nothing."""
@@ -68,9 +64,9 @@ async def run_bridge(url: str, *, token: str | None) -> int:
     goes to the server as a bearer token. Returns the exit code: 0, or 1 where the server refused the client,
     after the client and stderr were told why.
     """
-    bridge = Bridge(sse_url(url), token, _line_writer(sys.stdout.buffer))
+    bridge = Bridge(sse_url(url), token, line_writer(sys.stdout.buffer))
     try:
-        await bridge.run(_messages_of(sys.stdin.fileno()))
+        await bridge.run(messages_of(sys.stdin.fileno()))
     except Refused as refused:
         print(f"portoser bridge: {refused}", file=sys.stderr)  # noqa: T201 - where clients look for a reason
         return 1
@@ -216,7 +212,7 @@ class Bridge:
             httpx.TransportError: it may have arrived.
         """
         try:
-            response = await http.post(endpoint, content=_encoded(message), headers=_JSON)
+            response = await http.post(endpoint, content=encoded(message), headers=_JSON)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             return False
         if response.status_code in (404, 502, 503):
@@ -263,7 +259,7 @@ class Bridge:
         try:
             async with asyncio.TaskGroup() as tasks:
                 opening: asyncio.Task[None] | None = None
-                async for event, data in _events(response):
+                async for event, data in server_sent_events(response):
                     if event == "endpoint" and opening is None:
                         opening = tasks.create_task(self._open(http, urljoin(self._url, data)))
                     elif event == "message" and data:
@@ -343,79 +339,3 @@ class Bridge:
         if not self._unanswered:
             self._all_answered.set()
         return known
-
-
-async def _events(response: httpx.Response) -> AsyncIterator[tuple[str, str]]:
-    """The server-sent events of a response: (event, data).
-
-    Lines end with LF or CRLF only. A reader of text lines would also break at separators that JSON may
-    hold unescaped, such as U+2028.
-    """
-    event, data, rest = "message", bytearray(), bytearray()
-    async for chunk in response.aiter_bytes():
-        rest += chunk
-        while (end := rest.find(b"\n")) >= 0:
-            line = bytes(rest[:end]).removesuffix(b"\r")
-            del rest[: end + 1]
-            if not line:
-                if data:
-                    yield event, data.decode("utf-8", "replace")
-                event, data = "message", bytearray()
-            elif line.startswith(b"event:"):
-                event = line[6:].strip().decode("latin-1")
-            elif line.startswith(b"data:"):
-                data += (b"\n" if data else b"") + line[5:].removeprefix(b" ")
-
-
-async def _messages_of(pipe: int) -> AsyncIterator[Message]:
-    """The messages that come in on a file descriptor, one in a line, until it ends.
-
-    A thread reads, because a pipe on standard input cannot be waited for on every platform. It is a daemon,
-    and reads the descriptor itself, because nothing can wake it when the program ends first.
-    """
-    loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def read() -> None:
-        with suppress(OSError, RuntimeError):  # the pipe or the loop is closed: the program ends
-            while chunk := os.read(pipe, _CHUNK):
-                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-            loop.call_soon_threadsafe(chunks.put_nowait, b"")
-
-    threading.Thread(target=read, name="stdin", daemon=True).start()
-    begun: list[bytes] = []  # a message may come in many chunks; they are joined once
-    while chunk := await chunks.get():
-        *whole, rest = chunk.split(b"\n")
-        for line in whole:
-            begun.append(line)
-            message = _message_of(b"".join(begun))
-            begun.clear()
-            if message is not None:
-                yield message
-        begun.append(rest)
-
-
-def _message_of(line: bytes) -> Message | None:
-    if not line.strip():
-        return None
-    try:
-        message = json.loads(line)
-    except ValueError:
-        message = None
-    if not isinstance(message, dict):
-        print("portoser bridge: ignored a line that is not a JSON-RPC message", file=sys.stderr)  # noqa: T201
-        return None
-    return message
-
-
-def _encoded(message: Message) -> bytes:
-    # Escaped to ASCII, so that whatever text came in can go out, and never breaks a line.
-    return json.dumps(message, separators=(",", ":")).encode()
-
-
-def _line_writer(pipe: BinaryIO) -> Callable[[Message], None]:
-    def write(message: Message) -> None:
-        pipe.write(_encoded(message) + b"\n")
-        pipe.flush()
-
-    return write

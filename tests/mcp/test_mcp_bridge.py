@@ -62,7 +62,7 @@ async def test_its_token_decides_what_its_client_sees(world: World) -> None:
 
 
 async def test_every_character_of_a_result_survives(world: World) -> None:
-    text = "line\u2028separator \u0085 \r\n \U0001f40d \u0000"
+    text = "line\u2028separator \u0085 \r\n \U0001f40d \u0000" + "x" * 3_000_000
 
     async def say(arguments: dict[str, Any], events: object) -> Any:
         return answer("say", text=text)
@@ -147,7 +147,7 @@ async def test_what_is_piped_in_is_answered_before_it_exits(world: World) -> Non
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {"a": 1, "b": 1}}},
     ]
-    lines = "nonsense\n" + "".join(json.dumps(message) + "\n" for message in messages)
+    lines = "nonsense\n\n" + "\n".join(json.dumps(message) for message in messages)  # and no line end at the end
     out, errors = await asyncio.wait_for(process.communicate(lines.encode()), 20)
     assert [json.loads(line)["id"] for line in out.splitlines()] == [0, 1]
     assert process.returncode == 0
