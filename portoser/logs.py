@@ -28,7 +28,7 @@ def configure(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(floor),
         cache_logger_on_first_use=True,
     )
-    last = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if not person:
         last.append(structlog.processors.format_exc_info)
     handler = logging.StreamHandler(sys.stderr)

@@ -7,14 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import mcp_types
+import psutil
 import pytest
 from fastmcp import Client as FastMCPClient
 from fastmcp.client.transports import SSETransport, StreamableHttpTransport
@@ -91,6 +93,14 @@ class Server:
             process.wait()
             raise AssertionError(f"the server did not stop in 20 s:\n{self.output()}") from None
 
+    def stop_postgres(self) -> None:
+        """Stop the Postgres that a killed server left running, as the next one would have adopted it."""
+        pid_file = self.home / ".portoser" / "postgres" / "cluster" / "postmaster.pid"
+        if pid_file.exists():
+            postmaster = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
+            postmaster.send_signal(signal.SIGQUIT)
+            postmaster.wait(20)
+
     def write(self, path: str, text: str) -> Path:
         file = self.tools / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -150,28 +160,42 @@ def new_home(folder: Path, *, examples: bool = True) -> Path:
     return folder
 
 
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    """A folder that goes away again. Not pytest's: as root it is closed to the user that Postgres runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="portoser-e2e-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """One server for a module's tests, auth off, with the shipped examples."""
-    running = Server(new_home(tmp_path_factory.mktemp("home")))
-    running.start()
-    yield running
-    assert running.stop() == 0, running.output()
+    with new_folder() as folder:
+        running = Server(new_home(folder / "home"))
+        running.start()
+        yield running
+        assert running.stop() == 0, running.output()
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def own_server() -> Iterator[Callable[..., Server]]:
     """Makes servers for one test: ``own_server(PORTOSER_TOKENS=…)``."""
     made: list[Server] = []
+    with new_folder() as folder:
 
-    def make(*, examples: bool = False, **env: str) -> Server:
-        one = Server(new_home(tmp_path / f"home{len(made)}", examples=examples), **env)
-        made.append(one)
-        return one
+        def make(*, examples: bool = False, **env: str) -> Server:
+            one = Server(new_home(folder / f"home{len(made)}", examples=examples), **env)
+            made.append(one)
+            return one
 
-    yield make
-    for one in made:
-        one.stop(signal.SIGKILL)
+        yield make
+        for one in made:
+            one.stop(signal.SIGKILL)
+            one.stop_postgres()
 
 
 class Notes:

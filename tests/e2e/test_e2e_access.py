@@ -1,11 +1,11 @@
 """Static tokens turn auth on; what a token's groups allow is what its client sees, calls and reads."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-from e2e_server import Server, new_home, sdk_http, sdk_sse, text_of
+
+from e2e_server import Server, new_folder, new_home, sdk_http, sdk_sse, text_of
 from portoser.identity.tokens import new_token
 
 DEVELOPER, DEVELOPER_HASH = new_token()
@@ -21,13 +21,14 @@ TOKENS = f"""\
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home: Path = new_home(tmp_path_factory.mktemp("guarded"))
-    (home / "tokens.yml").write_text(TOKENS)
-    server = Server(home, PORTOSER_TOKENS="tokens.yml", PORTOSER_ADMIN_GROUPS="platform-admins")
-    server.start()
-    yield server
-    assert server.stop() == 0, server.output()
+def guarded() -> Iterator[Server]:
+    with new_folder() as folder:
+        home = new_home(folder / "home")
+        (home / "tokens.yml").write_text(TOKENS)
+        server = Server(home, PORTOSER_TOKENS="tokens.yml", PORTOSER_ADMIN_GROUPS="platform-admins")
+        server.start()
+        yield server
+        assert server.stop() == 0, server.output()
 
 
 @pytest.mark.parametrize("path", ["/api/mcp/tools", "/api/mcp/audit/logs", "/mcp/sse", "/mcp"])

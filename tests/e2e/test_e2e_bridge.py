@@ -2,9 +2,10 @@
 
 import sys
 
-from e2e_server import REPO, Notes, Server, text_of
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from e2e_server import REPO, Notes, Server, text_of
 
 GREET = 'def bridged(name: str) -> str:\n    """Greet somebody."""\n    return f"Hello, {name}!"\n'
 

@@ -1,10 +1,12 @@
 """The README's curl commands, run by curl as they are written, against a server of the test."""
 
+import asyncio
 import json
 import shlex
 import subprocess
 
 import pytest
+
 from e2e_server import Server, sdk_sse, text_of
 
 CONFIG = "curl http://localhost:8000/api/mcp/config"
@@ -36,8 +38,9 @@ def test_the_config_answers_with_urls_transport_and_headers(server: Server) -> N
 
 async def test_a_tool_added_by_curl_is_announced_listed_called_and_audited(server: Server) -> None:
     async with sdk_sse(server) as (client, notes):
+        assert "list_services" not in {tool.name for tool in (await client.list_tools()).tools}
         seen = notes.changed
-        added = shell(server, ADD)
+        added = await asyncio.to_thread(shell, server, ADD)
         assert isinstance(added, dict)
         assert added["name"] == "list_services"
         await notes.more_than(seen)

@@ -2,6 +2,7 @@
 
 import mcp_types
 import pytest
+
 from e2e_server import Server, fastmcp_client, sdk_http, sdk_sse, text_of, until
 
 GREET = 'def greet(name: str) -> str:\n    """Greet somebody."""\n    return f"Hello, {name}!"\n'

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 
 import psutil
+
 from e2e_server import Server, sdk_sse, text_of, until
 
 GREET = 'def greet(name: str) -> str:\n    """Greet somebody."""\n    return f"Hello, {name}!"\n'
