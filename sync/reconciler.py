@@ -362,7 +362,8 @@ class Reconciler:
 
     async def _record(self, run: Run, done: SyncRun) -> None:
         """Log and store the run where it did something, or ended otherwise than the one before."""
-        old, told = self._told, _Told(done.outcome, done.error, done.problems, self._status.held_plan)
+        word = RunOutcome.UNCHANGED if done.outcome in _DONE else done.outcome
+        old, told = self._told, _Told(word, done.error, done.problems, self._status.held_plan)
         if not run.is_repeated:
             self._told = told
         is_news = done.outcome is RunOutcome.APPLIED or (told != old and not run.is_repeated)
@@ -380,7 +381,7 @@ class Reconciler:
                 ms=done.durations,
                 **done.summary,
             )
-        is_kept = is_news and not (old is None and done.outcome is RunOutcome.UNCHANGED)
+        is_kept = is_news and (old is not None or done.outcome is not RunOutcome.UNCHANGED)
         row = source_row(self._status, applied_tree=self._tree_of(run, done))
         if row == self._row and not is_kept:
             return

@@ -1,10 +1,11 @@
 """Running git: without hooks, prompts, locks and helpers of the repository's choice, and never past a deadline."""
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from portoser.catalog.errors import PortoserError
@@ -65,6 +66,7 @@ def lines_of(folder: Path, *arguments: str, deadline: float) -> Iterator[Iterato
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,  # so that what git starts ends with it
         )
     except OSError as error:
         raise GitFailed(f"git cannot be started in {folder}: {error.strerror}.") from error
@@ -72,7 +74,7 @@ def lines_of(folder: Path, *arguments: str, deadline: float) -> Iterator[Iterato
 
     def end() -> None:
         is_late.set()
-        process.kill()
+        _kill(process)
 
     timer = threading.Timer(deadline, end)
     timer.start()
@@ -81,12 +83,12 @@ def lines_of(folder: Path, *arguments: str, deadline: float) -> Iterator[Iterato
     try:
         yield iter(exhausted)
         if not exhausted.is_done:
-            process.kill()
+            _kill(process)
         said = process.stderr.read()
         code = process.wait()
     finally:
         timer.cancel()
-        process.kill()
+        _kill(process)
         process.wait()
         process.stdout.close()
         process.stderr.close()
@@ -95,6 +97,12 @@ def lines_of(folder: Path, *arguments: str, deadline: float) -> Iterator[Iterato
         raise GitFailed(f"git {arguments[0]} did not end within {deadline:g} s.")
     if exhausted.is_done and code != 0:
         raise GitFailed(f"git {arguments[0]} failed: {said.decode(errors='replace').strip()[:500] or code}.")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class _Exhausted:

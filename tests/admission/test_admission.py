@@ -1,0 +1,169 @@
+"""New code becomes a revision, or everything that is wrong with it is told; real workers, real Postgres."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from portoser.admission import Admission, FakePowers
+from portoser.catalog.errors import PowerError, Problem, Unavailable
+from portoser.catalog.revision import Declaration, Example, Revision, SourceFile
+from portoser.runtime.types import CodeError, Description
+
+
+def declaration(code: str, function: str = "f", **fields: Any) -> Declaration:
+    return Declaration(files=(SourceFile("x.py", code),), entrypoint=f"x.py:{function}", **fields)
+
+
+GREET = 'def f(name: str) -> str:\n    """Greet."""\n    return "Hello " + name\n'
+ASK = 'def f() -> list[str]:\n    """Ask."""\n    return [s["name"] for s in registry.services()]\n'
+
+
+class Counting:
+    """A runtime that counts, in front of a real one or of nothing."""
+
+    def __init__(self, real: Any = None) -> None:
+        self.real = real
+        self.described: list[str] = []
+        self.at_once = self.most_at_once = 0
+
+    async def describe(self, declared: Declaration) -> Description:
+        self.described.append(declared.entrypoint)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if self.real is not None:
+                return await self.real.describe(declared)
+            await asyncio.sleep(0.001)
+            if "broken" in declared.files[0].content:
+                raise CodeError("It is broken.", path="x.py", line=3, column=4, advice="Mend it.")
+            if "away" in declared.files[0].content:
+                raise Unavailable("No worker is to be had.")
+            return Description(description="d", input_schema={"type": "object", "properties": {}})
+        finally:
+            self.at_once -= 1
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.real.execute(*args, **kwargs)
+
+
+async def test_code_becomes_a_revision_with_its_schemas(database: Any, runtime: Any) -> None:
+    [revision] = await Admission(database, runtime).admit([("greet", declaration(GREET))])
+    assert isinstance(revision, Revision)
+    assert revision.description == "Greet."
+    assert revision.input_schema["required"] == ["name"]
+    assert revision.output_schema is not None
+    assert revision.files[0].content == GREET
+
+
+async def test_what_is_declared_wins_over_what_the_code_says(database: Any, runtime: Any) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}}}
+    declared = declaration(GREET, description="Mine.", input_schema=schema)
+    [revision] = await Admission(database, runtime).admit([("greet", declared)])
+    assert isinstance(revision, Revision)
+    assert (revision.description, revision.input_schema) == ("Mine.", schema)
+
+
+async def test_code_that_cannot_be_imported_is_told_with_its_place_and_the_others_go_on(
+    database: Any, runtime: Any
+) -> None:
+    results = await Admission(database, runtime).admit(
+        [("a", declaration(GREET)), ("b", declaration("import os\nimport nowhere_at_all\ndef f(): pass\n"))]
+    )
+    assert isinstance(results[0], Revision)
+    [problem] = results[1]  # type: ignore[misc]
+    assert isinstance(problem, Problem)
+    assert (problem.path, problem.line, problem.tool) == ("x.py", 2, "b")
+    assert "nowhere_at_all" in problem.message
+
+
+EXAMPLES = [
+    (GREET, Example(call={"name": "Ada"}, expect="Hello Ada"), None),
+    (GREET, Example(call={"name": "Ada"}), None),
+    (GREET, Example(call={"name": "Ada"}, expect="Hi", line=7), 'expects "Hi", and the tool answers "Hello Ada".'),
+    (GREET, Example(call={"nam": "Ada"}), "calls the tool with wrong arguments: "),
+    (GREET, Example(call={"name": 5}), "calls the tool with wrong arguments: name: "),
+    (ASK, Example(given={"registry": {"services": [{"name": "web"}]}}, expect=["web"]), None),
+    (ASK, Example(), "The example gives no answer for registry.services()"),
+    ("def f() -> dict:\n    return {'a': 1}\n", Example(expect={"a": 1}), None),
+    ("def f():\n    return 5\n", Example(expect=5), None),
+    ("def f() -> int:\n    return 5\n", Example(expect=5), None),
+    ("def f() -> int:\n    raise ValueError('no')\n", Example(), "fails: "),
+    ("def f() -> int:\n    x = 1\n    raise ValueError('no')\n", Example(), "(x.py:3)"),
+]
+
+
+async def test_examples_are_run_with_fakes_and_compared(database: Any, runtime: Any) -> None:
+    declared = [(f"t{at}", declaration(code, examples=(example,))) for at, (code, example, _) in enumerate(EXAMPLES)]
+    results = await Admission(database, runtime).admit(declared)
+    for result, (_, example, wrong) in zip(results, EXAMPLES, strict=True):
+        if wrong is None:
+            assert isinstance(result, Revision), result
+            continue
+        [problem] = result  # type: ignore[misc]
+        assert isinstance(problem, Problem)
+        assert problem.message.startswith("Example 1 ")
+        assert wrong in problem.message
+        assert (problem.path, problem.line) == ("", example.line)
+
+
+async def test_what_was_admitted_once_is_not_looked_at_again_by_anybody(database: Any) -> None:
+    first, second = Counting(), Counting()
+    declared = [(f"t{number}", declaration(f"x = {number}")) for number in range(200)]
+    told: list[tuple[int, int]] = []
+    revisions = await Admission(database, first).admit(declared, progress=lambda done, of: told.append((done, of)))
+    assert len(first.described) == 200
+    assert told[0] == (0, 200)
+    assert told[-1] == (200, 200)
+    assert await Admission(database, second).admit(declared) == revisions
+    assert second.described == []
+    await Admission(database, second).admit([*declared, ("new", declaration("x = 'new'"))])
+    assert len(second.described) == 1
+
+
+async def test_what_was_refused_is_looked_at_again(database: Any) -> None:
+    runtime = Counting()
+    for _ in range(2):
+        [result] = await Admission(database, runtime).admit([("x", declaration("broken"))])
+        assert result == (Problem(path="x.py", line=3, column=4, message="It is broken.", advice="Mend it.", tool="x"),)
+    assert len(runtime.described) == 2
+
+
+async def test_as_many_are_looked_at_at_once_as_may_be(database: Any) -> None:
+    runtime = Counting()
+    declared = [(f"t{number}", declaration(f"x = {number}")) for number in range(40)]
+    await Admission(database, runtime, parallel=3).admit(declared)
+    assert runtime.most_at_once == 3
+
+
+async def test_a_runtime_that_goes_away_is_told_and_what_was_done_is_remembered(database: Any) -> None:
+    declared = [(f"t{number}", declaration(f"x = {number}")) for number in range(10)]
+    runtime = Counting()
+    with pytest.raises(Unavailable, match="No worker"):
+        await Admission(database, runtime, parallel=1).admit([*declared, ("z", declaration("away"))])
+    again = Counting()
+    await Admission(database, again).admit(declared)
+    assert again.described == []
+
+
+async def test_the_line_of_an_example_does_not_matter_to_what_is_remembered(database: Any) -> None:
+    runtime = Counting()
+    admission = Admission(database, runtime)
+    for line in (3, 4):
+        await admission.admit([("x", declaration("x = 1", redact=("a",), examples=()))])
+        assert declaration("", examples=(Example(line=line),)).key() == declaration("", examples=(Example(),)).key()
+    assert len(runtime.described) == 1
+
+
+async def test_nothing_to_admit_is_nothing(database: Any) -> None:
+    assert await Admission(database, Counting()).admit([]) == []
+
+
+async def test_fakes_answer_by_method_and_by_argument() -> None:
+    fakes = FakePowers({"registry": {"services": [1], "service": {"web": {"port": 80}}}})
+    assert await fakes.call("registry", "services", [], {}) == [1]
+    assert await fakes.call("registry", "service", ["web"], {}) == {"port": 80}
+    assert await fakes.call("registry", "service", [], {"name": "web"}) == {"port": 80}
+    for power, method, args in (("vault", "get", []), ("registry", "machines", []), ("registry", "service", ["db"])):
+        with pytest.raises(PowerError, match="The example gives no answer for"):
+            await fakes.call(power, method, args, {})
