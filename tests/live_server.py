@@ -4,6 +4,7 @@ Like `portoser serve`, but in this process, so that a test can look at its parts
 """
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import structlog
 import uvicorn
 
 from portoser.api.services import Services
@@ -102,6 +104,8 @@ def database_of(postgres: Any) -> Iterator[str]:
 @contextmanager
 def serving(home: Path, dsn: str, holders: tuple[Holder, ...] = (), **flags: Any) -> Iterator[LiveServer]:
     """A server on ``home/tools.d``; with ``holders`` auth is on."""
+    # The server's log would be among what tests capture, and is written by another thread.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     in_repository(home, FILES)
     if holders:
         (home / "tokens.yml").write_text("".join(holder.entry for holder in holders))
