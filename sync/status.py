@@ -117,6 +117,11 @@ class Conditions:
         since = old.since if old is not None and old.status == word else datetime.now(UTC)
         self._conditions[name] = Condition(name=name, status=word, reason=reason, message=message, since=since)
 
+    def holds(self, name: str) -> bool:
+        """Whether a condition is True."""
+        condition = self._conditions.get(name)
+        return condition is not None and condition.status == "True"
+
     def all(self) -> tuple[Condition, ...]:
         """All of them, in the order in which people ask."""
         return tuple(self._conditions[name] for name in _ORDER if name in self._conditions)

@@ -195,7 +195,8 @@ async def end_if_equal(run: Run) -> RunOutcome | None:
     made = _plan(run)
     if not made.is_empty:
         return None
-    run.conditions.set("Applied", True, "Equal", f"The registry is as the source wants it, {made.unchanged} tools.")
+    if not run.conditions.holds("Applied"):  # what was applied last is told until something else is
+        run.conditions.set("Applied", True, "Equal", "The registry is as the source wants it.")
     return RunOutcome.UNCHANGED
 
 

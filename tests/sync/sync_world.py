@@ -2,12 +2,14 @@
 
 import asyncio
 import subprocess
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from portoser.admission import Admission
 from portoser.catalog.tool import RegisteredTool
@@ -60,12 +62,24 @@ def repo(tmp_path: Path) -> Repo:
     return made
 
 
-@pytest.fixture
-async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    made = Runtime(workers=2, scratch=tmp_path / "scratch", sandbox="off", spares=0)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
+    """One for a module, whose tests share a loop: to start the describing workers takes seconds."""
+    made = Runtime(workers=2, scratch=tmp_path_factory.mktemp("scratch"), sandbox="off", spares=0)
     await made.start()
     yield made
     await made.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def registry(postgres: Any) -> AsyncIterator[Database]:
+    """A fresh database, as `database`, for tests that share a loop."""
+    name = f"test_{uuid.uuid4().hex}"
+    await postgres.admin(f"CREATE DATABASE {name} TEMPLATE {postgres.template} OWNER portoser_owner")
+    made = await Database.connect(postgres.dsns(name).server)
+    yield made
+    await made.close()
+    await postgres.admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 class World:
@@ -137,13 +151,13 @@ async def reconciling(repo: Repo, database: Database, runtime: Any, **options: A
                 raise error
 
 
-@pytest.fixture
-async def world(repo: Repo, database: Database, runtime: Runtime) -> AsyncIterator[Callable[..., Any]]:
+@pytest_asyncio.fixture(loop_scope="module")
+async def world(repo: Repo, registry: Database, runtime: Runtime) -> AsyncIterator[Callable[..., Any]]:
     """Start a reconciler over `repo`; several may be started."""
     async with AsyncExitStack() as stack:
 
         async def start(**options: Any) -> World:
-            made = await stack.enter_async_context(reconciling(repo, database, runtime, **options))
+            made = await stack.enter_async_context(reconciling(repo, registry, runtime, **options))
             await asyncio.wait_for(made.reconciler.first_run(), DEADLINE)
             return made
 

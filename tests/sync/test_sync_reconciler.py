@@ -6,9 +6,12 @@ import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from sync_world import reconciling
 
 from portoser.catalog.tool import ToolStatus
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -225,10 +228,10 @@ async def test_a_run_is_a_row_with_its_plan_and_a_line_of_the_audit_log(repo: An
 
 
 async def test_only_one_of_two_reconcilers_leads_and_the_other_takes_over(
-    repo: Any, database: Any, runtime: Any, world: Start
+    repo: Any, registry: Any, runtime: Any, world: Start
 ) -> None:
     repo.tool("one")
-    async with reconciling(repo, database, runtime) as first:
+    async with reconciling(repo, registry, runtime) as first:
         await first.reconciler.first_run()
         second = await world()
         assert first.reconciler.status.is_leader
@@ -239,11 +242,11 @@ async def test_only_one_of_two_reconcilers_leads_and_the_other_takes_over(
 
 
 async def test_a_restart_with_the_same_folder_is_ready_at_once(
-    repo: Any, database: Any, runtime: Any, world: Start
+    repo: Any, registry: Any, runtime: Any, world: Start
 ) -> None:
     repo.tool("one")
     repo.write("bad.yaml", "kind: Tol\n")
-    async with reconciling(repo, database, runtime) as first:
+    async with reconciling(repo, registry, runtime) as first:
         await first.reconciler.first_run()
         generation = first.follower.snapshot.generation
     again = await world()
