@@ -32,7 +32,7 @@ from sync import report
 from sync.leader import Leadership
 from sync.ledger import SHOWN_PROBLEMS, entry_of, remembered, run_row, source_row, sync_run
 from sync.planned import Plan
-from sync.sources.base import Source, SourceUnreadable
+from sync.sources.base import Scan, Source, SourceUnreadable
 from sync.status import Conditions, Phase, RunOutcome, SourceStatus, SyncRun
 from sync.steps import FROM_PLAN, UP_TO_ADMISSION, Run, Settled, Workshop, applied_tree, conclude, follow, take
 
@@ -82,6 +82,8 @@ class Reconciler:
         self._current: Run | None = None
         self._first = asyncio.Event()
         self._is_up = False
+        self._failed: Scan | None = None
+        """What the last run failed at, None where it could not be read."""
         self._told: _Told | None = None
         follower.on_swap(self._on_swap)
 
@@ -200,8 +202,20 @@ class Reconciler:
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+                while run.outcome is RunOutcome.FAILED and not await self._is_new():
+                    self._wake.clear()
+                    await self._wake.wait()
         except TimeoutError:
             self._cause = "standby" if run.outcome is RunOutcome.STANDBY else "retry"
+
+    async def _is_new(self) -> bool:
+        """Whether what woke us is more than a source that looks again at what failed: that waits for its retry."""
+        if self._waiting or self._cause != "change":
+            return True
+        try:
+            return await self._source.scan() is not self._failed
+        except SourceUnreadable:
+            return False
 
     async def _preemptible(self, cause: str, *, is_thorough: bool, may_preempt: bool) -> SyncRun | None:
         """Run; None where a newer change of the source stopped it while it admitted older code."""
@@ -350,7 +364,7 @@ class Reconciler:
         """Remember which scan needs no further look, and whether a change of the registry may matter to it."""
         old = self._shop.settled
         if done.outcome is RunOutcome.FAILED:
-            self._shop.settled = None
+            self._shop.settled, self._failed = None, run.scan
         elif run.scan is not None and done.outcome is not RunOutcome.STANDBY:
             is_open = done.outcome is RunOutcome.HELD or bool(run.plan is not None and run.plan.errors)
             self._shop.settled = Settled(

@@ -4,7 +4,6 @@ A step that finds that nothing is left to do, or that nothing may be done, says 
 fails raises. What a step needs of others it finds in the run, and what outlives the run in the workshop.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePosixPath
@@ -22,6 +21,7 @@ from portoser.registry.follower import Follower
 from portoser.store import tools
 from portoser.store.database import Database
 from sync import guards
+from sync.blocking import in_thread
 from sync.manifest import READER_FORM, DeclaredTool, Reader, Reading
 from sync.plan import make_plan
 from sync.planned import Desired, Plan, Registered, WantedTool
@@ -131,7 +131,7 @@ async def read(run: Run) -> RunOutcome | None:
     """Parse and validate what changed."""
     run.phase = Phase.PLANNING
     scan = _scan(run)
-    run.reading = await asyncio.to_thread(run.workshop.reader.read, scan.files, scan.refused)
+    run.reading = await in_thread(run.workshop.reader.read, scan.files, scan.refused)
     return None
 
 
@@ -155,7 +155,7 @@ async def plan(run: Run) -> RunOutcome | None:
     run.phase = Phase.PLANNING
     shop = run.workshop
     snapshot = shop.follower.snapshot
-    desired = await asyncio.to_thread(_desired, run)
+    desired = await in_thread(_desired, run)
     living = {name: served.registered for name, served in snapshot.tools.items()}
     registered = Registered(
         generation=snapshot.generation,
@@ -166,7 +166,7 @@ async def plan(run: Run) -> RunOutcome | None:
         policy_owner=snapshot.policy_owner,
         tombstones=await _tombstones(shop, desired, living),
     )
-    made = await asyncio.to_thread(make_plan, desired, registered)
+    made = await in_thread(make_plan, desired, registered)
     run.plan = msgspec.structs.replace(made, guards=guards.check(made))
     reading = _reading(run)
     refused = [problem for problems in run.invalid.values() for problem in problems]
@@ -328,7 +328,7 @@ def conclude(run: Run, outcome: RunOutcome, error: str | None) -> None:
     conditions = run.conditions
     match outcome:
         case RunOutcome.FAILED:
-            conditions.set("Stalled", True, "Failed", f"{error} It is tried again.")
+            conditions.set("Stalled", True, "Failed", f"{(error or 'It failed').rstrip('.')}. It is tried again.")
             conditions.set("Ready", False, "Failed", error or "The last run failed.")
         case RunOutcome.HELD if not run.is_repeated:
             conditions.set("Stalled", False, "Running", "Runs come to their end.")

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from watchfiles import Change, awatch
 
+from sync.blocking import in_thread
 from sync.manifest import is_read
 from sync.sources.base import Scan, SourceUnreadable
 from sync.sources.folder import Folder
@@ -161,7 +162,7 @@ class Worktree:
                 self._look_at_all = True
                 raise
             if self._scan is None or changed or moved:
-                self._scan = await asyncio.to_thread(self._make_scan)
+                self._scan = await in_thread(self._make_scan)
             return self._scan
 
     async def _settled(self) -> bool:
@@ -170,7 +171,7 @@ class Worktree:
         any_changed = False
         look_at: set[str] | None = self._take_hints()
         while True:
-            changed = await asyncio.to_thread(self._folder.update, look_at) if look_at != set() else set()
+            changed = await in_thread(self._folder.update, look_at) if look_at != set() else set()
             any_changed = any_changed or bool(changed)
             if not changed and not self._is_locked() and not self._hints:
                 return any_changed
@@ -202,7 +203,7 @@ class Worktree:
 
     async def _refresh_git(self) -> bool:
         try:
-            return await asyncio.to_thread(self._git.refresh)
+            return await in_thread(self._git.refresh)
         except GitFailed as error:
             log.warning("worktree.git_failed", root=self.location, error=str(error))
             return False
