@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 from starlette.responses import StreamingResponse
 
 from portoser.api.context import AuditorOf, ServicesOf
@@ -38,16 +38,17 @@ def _plain(value: str) -> str:
     return value
 
 
-def _moment(value: datetime) -> datetime:
-    """In UTC; a moment without a zone is taken for UTC."""
+def _moment(value: object) -> datetime:
+    """In UTC; a moment without a zone is taken for UTC. A number is no moment: nobody knows what it counts."""
     try:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("The moment is out of range.") from None
+        moment = datetime.fromisoformat(str(value))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("This is no moment: write for example 2026-03-01T12:00:00Z.") from None
 
 
 _Text = Annotated[str, AfterValidator(_plain)]
-_Moment = Annotated[datetime, AfterValidator(_moment)]
+_Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
 async def _filters(

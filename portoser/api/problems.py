@@ -11,12 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from portoser.catalog.errors import Conflict, Denied, Invalid, NotFound, PortoserError, Problem, Unavailable
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 class Refused(PortoserError):
@@ -114,14 +117,26 @@ async def _request_invalid(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette dispatches by type
-    detail = str(error.detail)
+    detail, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND and detail == "Not Found":
         detail = f"There is nothing at {request.url.path}."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.url.path} does not take {request.method}{f'; it takes {allowed}' if allowed else ''}."
+        allowed = ", ".join(_methods_at(request))
+        detail = f"{request.url.path} does not take {request.method}; it takes {allowed}."
+        headers["Allow"] = allowed
     code = _title(error.status_code).lower().replace(" ", "_")
-    return problem_response(error.status_code, detail, code=code, instance=request.url.path, headers=error.headers)
+    return problem_response(error.status_code, detail, code=code, instance=request.url.path, headers=headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Every method that some route takes at this address; the route that answered knows only its own."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.router.routes
+        )
+    ]
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

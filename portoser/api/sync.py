@@ -1,6 +1,7 @@
 """How the registry stands to its source, and the runs that brought it there."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
@@ -81,11 +82,11 @@ async def list_sync_runs(services: ServicesOf, _: CallerOf, skip: Skip = 0, limi
 async def get_sync_run(
     services: ServicesOf,
     _: CallerOf,
-    run_id: Annotated[str, Path(pattern="^[0-9a-f-]{36}$", examples=["6f9619ff-8b86-4d01-b42d-00cf4fc964ff"])],
+    run_id: Annotated[UUID, Path(description="The run's id.")],
 ) -> SyncRunDetail:
     """A run with the plan that it made."""
     async with services.database.acquire() as connection:
-        row = await sync_runs.named(connection, run_id)
+        row = await sync_runs.named(connection, str(run_id))
     if row is None:
         raise NotFound(f"There is no sync run {run_id}.")
     return SyncRunDetail(**_run(row), plan=row.plan)

@@ -134,7 +134,8 @@ def test_an_export_holds_every_entry_as_json_lines_or_csv(server: LiveServer) ->
         ("GET", "/api/mcp/tools?status=Odd", None, {}, 422),
         ("GET", "/api/mcp/tools/%00", None, {}, 404),
         ("GET", "/api/mcp/tools/%ff%fe", None, {}, 404),
-        ("GET", "/api/mcp/sync/runs/x", None, {}, 422),
+        ("GET", "/api/mcp/sync/runs/" + "0" * 31, None, {}, 422),
+        ("GET", "/api/mcp/audit/logs?since=0.5", None, {}, 422),
     ],
 )
 def test_every_error_is_a_problem_document(
@@ -168,3 +169,9 @@ def test_an_override_that_makes_no_sense_is_refused(server: LiveServer) -> None:
     unknown = server.api("PUT", "/api/mcp/groups/order", json={"enabled": True, "reason": "x"})
     assert unknown.status_code == 404
     assert "Did you mean 'orders'?" in unknown.json()["detail"]
+
+
+def test_an_address_names_every_method_that_it_takes(server: LiveServer) -> None:
+    answer = server.api("PATCH", "/api/mcp/tools/hello")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "DELETE, GET, PUT"
