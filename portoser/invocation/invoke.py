@@ -84,6 +84,13 @@ class Invocation:
         attempt = _Attempt(name, caller, request_id, self._plain_redactor)
         try:
             return await self._attempt(attempt, arguments, events, confirmed=confirmed)
+        except asyncio.CancelledError:
+            if not attempt.is_told:
+                if not attempt.has_ended:
+                    attempt.end(Outcome.CANCELLED, "cancelled")
+                with anyio.CancelScope(shield=True):
+                    await self._record(attempt, None)
+            raise
         except Exception:
             log.exception("invocation.failed", tool=attempt.name, request_id=attempt.request_id)
             message = f"The server failed to run the tool. Its log says more, under {attempt.request_id}."
@@ -159,21 +166,17 @@ class Invocation:
 
     async def _begin(self, attempt: "_Attempt", prepared: Prepared) -> CallResult | None:
         """Record that the call begins. A read-only tool needs no intent: it leaves nothing half done behind."""
-        has_intent = not prepared.read_only
+        attempt.has_intent = not prepared.read_only
         try:
-            if has_intent:
-                await self._audit.begin(attempt.entry(Outcome.INTERRUPTED, None))
+            if attempt.has_intent:
+                await self._audit.begin(attempt.entry(None, outcome=Outcome.INTERRUPTED))
             else:
                 await self._audit.require()
         except Unavailable:
             refused = attempt.refused(Outcome.ERROR, "unrecorded", _UNRECORDED.format(what="the tool was not run"))
-            self._audit.note(attempt.entry(Outcome.ERROR, refused.message), had_intent=has_intent)
+            attempt.is_told = True
+            self._audit.note(attempt.entry(refused.message), had_intent=attempt.has_intent)
             return refused
-        except asyncio.CancelledError:
-            attempt.refused(Outcome.CANCELLED, "cancelled", "")
-            self._audit.note(attempt.entry(Outcome.CANCELLED, None), had_intent=has_intent)
-            raise
-        attempt.has_intent = has_intent
         return None
 
     async def _execute(
@@ -193,11 +196,6 @@ class Invocation:
         files = _Files(self._code, prepared.program.digest)
         try:
             execution = await self._runtime.execute(prepared.program, files, call, events=events, powers=powers)
-        except asyncio.CancelledError:
-            attempt.refused(Outcome.CANCELLED, "cancelled", "")
-            with anyio.CancelScope(shield=True):
-                await self._record(attempt.entry(Outcome.CANCELLED, None), attempt)
-            raise
         except (Unavailable, NotFound) as error:
             return await self._refuse(attempt, Outcome.ERROR, "unavailable" if files.failed else "busy", str(error))
         return await self._answer(attempt, prepared, execution)
@@ -211,14 +209,12 @@ class Invocation:
             if size_of(execution) < _LARGE:
                 told, digest = told_of(execution, attempt.redactor, attempt.taint)
             else:
-                with anyio.CancelScope(shield=True):  # the tool has run: its outcome is recorded whoever still waits
-                    told, digest = await asyncio.to_thread(told_of, execution, attempt.redactor, attempt.taint)
+                told, digest = await asyncio.to_thread(told_of, execution, attempt.redactor, attempt.taint)
         error = "\n".join(filter(None, (message, execution.traceback))) if outcome is not Outcome.OK else None
         if prepared.lends_secrets:  # what the tool was lent does not reach the caller by a print or an exception
             message = message and attempt.redactor.redact_text(message, attempt.taint)
             logs = logs and attempt.redactor.redact_text(logs, attempt.taint, limit=prepared.program.limits.logs)
-        entry = attempt.entry(outcome, error, result=told, result_digest=digest)
-        if not await self._record(entry, attempt):
+        if not await self._record(attempt, error, result=told, result_digest=digest):
             held_back = _UNRECORDED.format(what="its result is held back, though the tool has run")
             return attempt.refused(Outcome.ERROR, "unrecorded", held_back)
         return attempt.result(
@@ -228,14 +224,19 @@ class Invocation:
     async def _refuse(self, attempt: "_Attempt", outcome: Outcome, reason: str, message: str) -> CallResult:
         """Record and tell what kept the tool from running. Nothing ran: it is told even where it is recorded later."""
         refused = attempt.refused(outcome, reason, message)
-        await self._record(attempt.entry(outcome, message), attempt)
+        await self._record(attempt, message)
         return refused
 
-    async def _record(self, entry: Entry, attempt: "_Attempt") -> bool:
+    async def _record(
+        self, attempt: "_Attempt", error: str | None, *, result: Any = None, result_digest: str | None = None
+    ) -> bool:
+        """Record how the call ended; whether it is durable. It is in the writer's hands before this first waits."""
+        attempt.is_told = True
+        entry = attempt.entry(error, result=result, result_digest=result_digest)
         try:
             await self._audit.finish(entry, had_intent=attempt.has_intent)
-        except Unavailable as error:
-            log.warning("invocation.recorded_later", tool=entry.tool, request_id=entry.request_id, error=str(error))
+        except Unavailable as unavailable:
+            log.warning("audit.recorded_later", tool=entry.tool, request_id=entry.request_id, error=str(unavailable))
             return False
         return True
 
@@ -244,8 +245,8 @@ class _Attempt:
     """One call on its way, and what is known of it so far."""
 
     __slots__ = (
-        "_at", "_began", "arguments", "caller", "duration_ms", "has_intent", "id", "name", "outcome", "reason",
-        "redactor", "request_id", "taint", "tool",
+        "_at", "_began", "arguments", "caller", "duration_ms", "has_intent", "id", "is_told", "name", "outcome",
+        "reason", "redactor", "request_id", "taint", "tool",
     )  # fmt: skip
 
     def __init__(self, name: str, caller: Caller, request_id: str | None, redactor: Redactor) -> None:
@@ -260,9 +261,14 @@ class _Attempt:
         self.tool: RegisteredTool | None = None
         self.arguments: Any = None
         self.has_intent = False
+        self.is_told = False
         self.outcome = Outcome.ERROR
         self.reason: str | None = None
         self.duration_ms: float | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.duration_ms is not None
 
     def seconds(self) -> float:
         return time.perf_counter() - self._began
@@ -273,7 +279,12 @@ class _Attempt:
         self.duration_ms = round(self.seconds() * 1000, 3)
 
     def entry(
-        self, outcome: Outcome, error: str | None, *, result: Any = None, result_digest: str | None = None
+        self,
+        error: str | None,
+        *,
+        result: Any = None,
+        result_digest: str | None = None,
+        outcome: Outcome | None = None,
     ) -> Entry:
         """What the log is told. ``error`` may hold what the caller sent, so it is redacted like it."""
         tool = self.tool
@@ -282,7 +293,7 @@ class _Attempt:
             at=self._at,
             event=Event.TOOL_CALL,
             caller=self.caller,
-            outcome=outcome,
+            outcome=outcome or self.outcome,
             tool=self.name[:_LONGEST_NAME] if tool is None else tool.name,
             digest=None if tool is None else tool.revision.digest,
             version=None if tool is None else tool.version,

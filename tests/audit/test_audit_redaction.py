@@ -162,6 +162,8 @@ def test_a_known_token_is_hidden_wherever_it_stands(token: str) -> None:
         ("mysql --password=hunter2 -u ann", "hunter2"),
         ('os.environ["SECRET_KEY"] = "hunter2"', "hunter2"),
         ("--token\thunter2", "hunter2"),
+        (r'password="a \"quoted\" word" ok', r"a \"quoted\" word"),
+        ("password='never closed\nnext line", "never closed"),
     ],
 )
 def test_an_inline_secret_is_hidden_and_the_rest_is_kept(text: str, secret: str) -> None:
@@ -314,6 +316,16 @@ def test_a_redactor_that_fails_shows_nothing() -> None:
     shown, taint = PLAIN.redact_arguments({"a": Hostile(b=1), "password": "hunter2"})
     assert shown == FAILED
     assert PLAIN.redact({"echo": "hunter2"}, taint) == PLACEHOLDER
+
+
+def test_a_result_that_cannot_be_walked_shows_nothing() -> None:
+    class Hostile(dict[str, Any]):
+        def items(self) -> Any:
+            raise RuntimeError("no")
+
+    taint = Taint()
+    assert PLAIN.redact([Hostile(a=1)], taint) == FAILED
+    assert PLAIN.redact_text("anything", taint) == PLACEHOLDER
 
 
 def test_text_that_postgres_cannot_hold_is_replaced() -> None:

@@ -143,6 +143,38 @@ async def test_while_postgres_is_away_nothing_begins_and_outcomes_are_kept_until
     assert await intents(database) == []
 
 
+async def test_refusals_beyond_what_is_kept_are_counted_and_told(
+    database: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portoser.audit.writer._MAX_KEPT", 3)
+    async with writing(database, patience=0.2) as writer:
+        running = entry()
+        await writer.begin(running)
+        await gate.close()
+        for _ in range(8):
+            writer.note(entry(outcome=Outcome.DENIED))
+        with pytest.raises(Unavailable):
+            await writer.finish(entry(outcome=Outcome.DENIED), had_intent=False)
+        with pytest.raises(Unavailable):
+            await writer.finish(running, had_intent=True)
+        assert writer.status.left_out >= 5
+        await gate.open()
+        await until(lambda: writer.status.available and not writer.status.owed)
+        await writer.finish(entry(), had_intent=False)
+    found = await rows(database)
+    assert running.id in {row["id"] for row in found}
+    [told] = [row for row in found if row["reason"] == "audit_overflow"]
+    assert told["error"].startswith("6 entries of refused calls")
+
+
+async def test_closing_without_postgres_ends(database: Database, gate: Gate) -> None:
+    async with writing(database, patience=0.2) as writer:
+        await gate.close()
+        writer.note(entry())
+        await until(lambda: not writer.status.available)
+    assert writer.status.owed == 0
+
+
 async def test_a_short_absence_is_waited_out(database: Database, gate: Gate) -> None:
     async with writing(database, patience=30) as writer:
         await writer.finish(entry(), had_intent=False)

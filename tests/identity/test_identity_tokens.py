@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portoser.catalog.caller import CallerKind
@@ -159,6 +159,7 @@ CONTENT = st.recursive(
 
 
 @given(CONTENT)
+@settings(deadline=None)
 def test_no_content_makes_reading_fail_in_another_way(
     tmp_path_factory: pytest.TempPathFactory, content: object
 ) -> None:

@@ -383,6 +383,21 @@ async def test_without_postgres_no_tool_runs_and_nothing_is_forgotten(world: Wor
     assert await world.intents() == []
 
 
+@pytest.mark.parametrize("size", [10, 2_000_000])
+async def test_a_tool_that_ended_as_its_caller_left_is_recorded_once(world: World, size: int) -> None:
+    async def body(program: Program, call: Call, powers: PowerHost) -> Execution:
+        asyncio.get_running_loop().call_soon(task.cancel)
+        return text("x" * size)
+
+    world.body = body
+    task = asyncio.ensure_future(world.invocation.invoke("refund", {"order_id": "A1"}, ANN))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await world.audit.aclose()
+    assert (await world.row())["outcome"] == "ok"
+    assert await world.intents() == []
+
+
 async def test_a_large_result_is_recorded_without_its_bulk(world: World) -> None:
     async def body(program: Program, call: Call, powers: PowerHost) -> Execution:
         return text("x" * 2_000_000)

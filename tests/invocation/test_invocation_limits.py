@@ -1,6 +1,6 @@
 """Rates and concurrency: never more than is allowed, and not much less."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portoser.catalog.units import Rate
@@ -25,6 +25,7 @@ def run(rate: Rate, pauses: list[float]) -> tuple[list[float], list[float]]:
 
 
 @given(rates, steps)
+@settings(deadline=None)
 def test_no_window_ever_holds_more_calls_than_the_rate(rate: Rate, pauses: list[float]) -> None:
     through, _ = run(rate, pauses)
     for first, last in zip(through, through[rate.calls :], strict=False):
@@ -32,6 +33,7 @@ def test_no_window_ever_holds_more_calls_than_the_rate(rate: Rate, pauses: list[
 
 
 @given(rates, steps)
+@settings(deadline=None)
 def test_a_call_is_refused_only_where_the_rate_is_used_up(rate: Rate, pauses: list[float]) -> None:
     through, refused = run(rate, pauses)
     slack = rate.seconds / 128 if rate.calls > 128 else 0.0
@@ -40,6 +42,7 @@ def test_a_call_is_refused_only_where_the_rate_is_used_up(rate: Rate, pauses: li
 
 
 @given(st.builds(Rate, st.integers(1, 20), st.integers(1, 60).map(float)), st.integers(0, 40))
+@settings(deadline=None)
 def test_after_the_wait_that_was_told_a_call_is_let_through(rate: Rate, calls: int) -> None:
     now = 1000.0
     limiter = RateLimiter(clock=lambda: now)

@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portoser.audit.redaction import PLACEHOLDER, Redactor, Taint
@@ -99,6 +99,7 @@ def test_a_question_shows_arguments_and_nothing_else(template: str, text: str) -
 
 
 @given(st.text(), st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.text())))
+@settings(deadline=None)
 def test_no_template_makes_a_question_fail(template: str, arguments: dict[str, Any]) -> None:
     shown, _ = Redactor.for_schema(None).redact_arguments(arguments)
     assert "\n" not in question(template.replace("\n", ""), arguments, shown, {})
