@@ -36,6 +36,7 @@ class DeclaredTool(msgspec.Struct, frozen=True, kw_only=True):
 class Linked:
     """What came of linking. ``tool`` is None where something is wrong; ``needs`` are the paths that it looked at."""
 
+    document: ToolDocument
     tool: DeclaredTool | None
     problems: tuple[Problem, ...]
     needs: tuple[str, ...]
@@ -75,7 +76,7 @@ def link_tool(document: ToolDocument, folder: Folder, group: str | Problem | Non
             own_group = group
     found = tuple(msgspec.structs.replace(problem, tool=name) for problem in problems.found)
     if name is None or entrypoint is None or problems.has_errors:
-        return Linked(None, found, needs)
+        return Linked(document, None, found, needs)
     declaration = declared(
         document.fields, tuple(SourceFile(path, code.text) for path, code in files.items()), entrypoint
     )
@@ -90,7 +91,7 @@ def link_tool(document: ToolDocument, folder: Folder, group: str | Problem | Non
         paths=(document.path, *needs),
         warnings=found,
     )
-    return Linked(tool, found, needs)
+    return Linked(document, tool, found, needs)
 
 
 def declared(fields: ToolFields, files: tuple[SourceFile, ...], entrypoint: str) -> Declaration:

@@ -7,11 +7,14 @@ code: a node of a file knows its line and column, a node of a request the path o
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeAlias
 
 from portoser.catalog.errors import Problem, Severity
 
 Value: TypeAlias = "str | int | float | bool | list[Node] | dict[str, Node] | None"
+
+_MOST_COMPARED = 100
 
 MAX_DEPTH = 64
 """How deep lists and mappings may nest. Far beyond any schema, far below what a stack can bear."""
@@ -107,8 +110,8 @@ class Problems:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was most likely meant, or None where none is near."""
-    by_lower = {str(name).lower(): str(name) for name in known}
+    """The known word that was most likely meant, or None where none is near; of very many, only some are compared."""
+    by_lower = {str(name).lower(): str(name) for name in islice(known, _MOST_COMPARED)}
     near = get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
     return by_lower[near[0]] if near else None
 

@@ -29,6 +29,7 @@ READER_FORM = 1
 
 _MANIFESTS = (".yaml", ".yml")
 _GROUP_FILES = ("group.yaml", "group.yml")
+_SHOWN_PLACES = 3
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +90,7 @@ class Reader:
         self._links: dict[tuple[str, int], Linked] = {}
         self._dependents: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
         self._group_of: dict[str, str | Problem] = {}
+        self._beside: defaultdict[str, list[str]] | None = None
         self._last: Reading | None = None
 
     def read(self, files: Mapping[str, bytes], refused: Mapping[str, Problem] | None = None) -> Reading:
@@ -103,7 +105,7 @@ class Reader:
         if self._last is not None and not changed:
             return self._last
         self._forget(changed)
-        self._files, self._refused = files, refused
+        self._files, self._refused, self._beside = files, refused, None
         for path, content in files.items():
             if path not in self._manifests and path.endswith(_MANIFESTS):
                 self._manifests[path] = self._read_manifest(path, content)
@@ -146,13 +148,13 @@ class Reader:
         return known
 
     def _names_beside(self, path: str) -> list[str]:
-        folder = PurePosixPath(path).parent
-        start = "" if str(folder) == "." else f"{folder}/"
-        return [
-            name[len(start) :]
-            for name in self._files
-            if name.startswith(start) and name.endswith(".py") and "/" not in name[len(start) :]
-        ]
+        if self._beside is None:
+            self._beside = defaultdict(list)
+            for name in self._files:
+                if name.endswith(".py"):
+                    folder, _, stem = name.rpartition("/")
+                    self._beside[folder].append(stem)
+        return self._beside.get(path.rpartition("/")[0], [])
 
     def _regroup(self) -> None:
         group_of: dict[str, str | Problem] = {}
@@ -178,19 +180,17 @@ class Reader:
         )
 
     def _link(self, path: str, at: int, document: ToolDocument, folder: Folder) -> Linked:
-        linked = self._links.get((path, at))
-        if linked is None:
-            linked = link_tool(document, folder, self._nearest_group(path))
-            self._links[path, at] = linked
-            for needed in linked.needs:
-                self._dependents[needed].add((path, at))
+        linked = self._links[path, at] = link_tool(document, folder, self._nearest_group(path))
+        for needed in linked.needs:
+            self._dependents[needed].add((path, at))
         return linked
 
     def _assembled(self) -> Reading:
         folder = Folder(self._code_at, self._refused, self._names_beside)
         problems: list[Problem] = list(self._refused.values())
         broken: dict[str, Problem] = dict(self._refused)
-        tools: dict[str, list[tuple[ToolDocument, Linked]]] = {}
+        tools: dict[str, Linked] = {}
+        places: dict[str, list[ToolDocument]] = {}
         groups: list[GroupDocument] = []
         policies: list[PolicyDocument] = []
         for path in self._order or ():
@@ -198,17 +198,20 @@ class Reader:
             problems.extend(manifest.problems)
             for at, document in enumerate(manifest.documents):
                 if isinstance(document, ToolDocument):
-                    linked = self._link(path, at, document, folder)
+                    linked = self._links.get((path, at)) or self._link(path, at, document, folder)
                     problems.extend(linked.problems)
-                    if document.fields.name is not None:
-                        tools.setdefault(document.fields.name, []).append((document, linked))
+                    name = document.fields.name
+                    if name is not None:
+                        if name in tools:
+                            places.setdefault(name, [tools[name].document]).append(document)
+                        tools[name] = linked
                 elif isinstance(document, GroupDocument):
                     groups.append(document)
                 else:
                     policies.append(document)
             if not manifest.is_whole:
                 broken[path] = _first_error(manifest)
-        taken, invalid = _tools(tools, problems)
+        taken, invalid = _tools(tools, places, problems)
         declared_groups, broken_groups = _groups(groups, problems)
         policy = self._policy(policies, problems)
         return Reading(
@@ -257,22 +260,20 @@ def _first_error(manifest: ManifestFile) -> Problem:
 
 
 def _tools(
-    tools: Mapping[str, list[tuple[ToolDocument, Linked]]], problems: list[Problem]
+    tools: Mapping[str, Linked], places: Mapping[str, list[ToolDocument]], problems: list[Problem]
 ) -> tuple[dict[str, DeclaredTool], dict[str, tuple[Problem, ...]]]:
+    """The tools that are sound, and the others with their errors. ``places`` are those of names in use twice."""
     taken: dict[str, DeclaredTool] = {}
     invalid: dict[str, tuple[Problem, ...]] = {}
-    for name, documents in tools.items():
-        if len(documents) == 1:
-            (_, linked) = documents[0]
-            if linked.tool is not None:
-                taken[name] = linked.tool
-            else:
-                invalid[name] = tuple(problem for problem in linked.problems if problem.is_error)
-            continue
-        places = [document for document, _ in documents]
-        twice = _declared_twice(places, f"The name {name!r}", name)
-        problems.extend(twice)
-        invalid[name] = twice
+    for name, linked in tools.items():
+        if name in places:
+            twice = _declared_twice(places[name], f"The name {name!r}", name)
+            problems.extend(twice)
+            invalid[name] = twice
+        elif linked.tool is not None:
+            taken[name] = linked.tool
+        else:
+            invalid[name] = tuple(problem for problem in linked.problems if problem.is_error)
     return taken, invalid
 
 
@@ -302,16 +303,15 @@ def _only(documents: list[_Single], what: str, problems: list[Problem]) -> _Sing
 
 
 def _declared_twice(places: Sequence[Document], what: str, tool: str | None = None) -> tuple[Problem, ...]:
-    return tuple(
-        _at(
-            document,
-            f"{what} is declared more than once; also in "
-            f"{', '.join(f'{other.path}:{other.place.line}' for other in places if other is not document)}.",
-            "Keep one of them.",
-            tool,
-        )
-        for document in places
-    )
+    told: list[Problem] = []
+    for document in places:
+        others = [other for other in places[: _SHOWN_PLACES + 1] if other is not document][:_SHOWN_PLACES]
+        shown = ", ".join(f"{other.path}:{other.place.line}" for other in others)
+        more = len(places) - 1 - len(others)
+        where = f"{shown} and {more} other places" if more else shown
+        message = f"{what} is declared more than once; also in {where}."
+        told.append(_at(document, message, "Keep one of them.", tool))
+    return tuple(told)
 
 
 def _at(document: Document, message: str, advice: str, tool: str | None = None) -> Problem:

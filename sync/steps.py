@@ -7,7 +7,7 @@ fails raises. What a step needs of others it finds in the run, and what outlives
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePosixPath
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -43,6 +43,14 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     is_open: bool
 
 
+class _Wanted(NamedTuple):
+    """A wanted tool with what it was made of."""
+
+    tool: DeclaredTool
+    revision: Revision
+    wanted: WantedTool
+
+
 class Workshop:
     """What outlives a run: the parts it works with, and what was read and admitted so far."""
 
@@ -67,6 +75,10 @@ class Workshop:
         self.owner = self.reader.owner
         self.verdicts: dict[str, tuple[DeclaredTool, Verdict]] = {}
         """What admission said of each tool, for as long as its declaration is the same."""
+        self.wanted: dict[str, _Wanted] = {}
+        """What came of each tool in the last run."""
+        self.wanted_of: Scan | None = None
+        """The scan that ``wanted`` is of."""
         self.settled: Settled | None = None
         self.applied_commit: str | None = None
         self.approved: frozenset[str] = frozenset()
@@ -138,7 +150,9 @@ async def read(run: Run) -> RunOutcome | None:
 async def admit(run: Run) -> RunOutcome | None:
     """Learn the schemas of what is new, in workers, and run its examples."""
     shop, reading = run.workshop, _reading(run)
-    new = [tool for tool in reading.tools if not _is_known(shop.verdicts.get(tool.name), tool, run)]
+    none = (None, ())
+    changed = (tool for tool in reading.tools if run.is_thorough or shop.verdicts.get(tool.name, none)[0] is not tool)
+    new = [tool for tool in changed if not _is_known(shop.verdicts.get(tool.name), tool, run)]
     if new:
         declarations = [(tool.name, tool.declaration) for tool in new]
         verdicts = await shop.admission.admit(declarations, progress=shop.on_progress)
@@ -252,19 +266,26 @@ def _placed(verdict: Verdict, tool: DeclaredTool) -> Verdict:
 
 def _desired(run: Run) -> Desired:
     shop, reading, scan = run.workshop, _reading(run), _scan(run)
-    wanted: list[WantedTool] = []
+    moved = _moved_paths(shop.wanted_of, scan)
+    made: dict[str, _Wanted] = {}
     invalid = dict(reading.invalid)
     for tool in reading.tools:
         _, verdict = shop.verdicts[tool.name]
-        if isinstance(verdict, Revision):
-            wanted.append(_wanted(shop, tool, verdict, scan))
-        else:
+        if not isinstance(verdict, Revision):
             invalid[tool.name] = verdict
+            continue
+        old = shop.wanted.get(tool.name)
+        is_same = old is not None and old.tool is tool and old.revision is verdict
+        if old is not None and is_same and moved is not None and moved.isdisjoint(tool.paths):
+            made[tool.name] = old
+        else:
+            made[tool.name] = _Wanted(tool, verdict, _wanted(shop, tool, verdict, scan))
+    shop.wanted, shop.wanted_of = made, scan
     run.invalid = {name: invalid[name] for name in invalid.keys() - reading.invalid.keys()}
     return Desired(
         owner=shop.owner,
         commit=scan.commit,
-        tools=tuple(wanted),
+        tools=tuple(made_of.wanted for made_of in made.values()),
         invalid=invalid,
         broken_paths=reading.broken_paths,
         groups=reading.groups,
@@ -273,6 +294,13 @@ def _desired(run: Run) -> Desired:
         policy_path=reading.policy_path,
         policy_is_unknown=reading.policy_is_unknown,
     )
+
+
+def _moved_paths(old: Scan | None, new: Scan) -> frozenset[str] | None:
+    """The paths whose provenance may be another one than in an older scan; None for all."""
+    if old is None or old.commit != new.commit or old.commits is not new.commits:
+        return None
+    return old.dirty ^ new.dirty
 
 
 def _wanted(shop: Workshop, tool: DeclaredTool, revision: Revision, scan: Scan) -> WantedTool:

@@ -471,3 +471,14 @@ def test_reading_again_says_what_reading_anew_says(change: dict[str, bytes | Non
     changed = {path: content for path, content in {**FILES, **change}.items() if content is not None}
     assert reader.read(changed) == read(changed)
     assert reader.read(FILES) == first
+
+
+def test_very_many_mistakes_of_one_kind_take_no_time_for_ever_and_no_memory_for_ever() -> None:
+    """Each of thousands of tools without a file was compared with every file, and each duplicate told every other."""
+    lost = {f"t{number}.yaml": b"kind: Tool\n" for number in range(2_000)}
+    others = {f"u{number}.py": b"" for number in range(2_000)}
+    assert len(read({**lost, **others}).errors) == 2_000
+    same = {f"t{number}.yaml": b"kind: Tool\nname: same\nentrypoint: x.py:x\n" for number in range(2_000)}
+    found = read({**same, "x.py": b"def x(): pass\n"})
+    assert len(found.errors) == 2_000
+    assert "also in t1.yaml:1, t10.yaml:1, t100.yaml:1 and 1996 other places." in found.errors[0].message
