@@ -79,15 +79,16 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         writer = RegistryWriter(database, authority=f"git:{SOURCE}")
         code = CodeCache(database)
 
+        # Before the runtime, so that it ends after it: calls that end with the server are still recorded.
+        audit_writer = AuditWriter(database, replica=replica)
+        await audit_writer.start()
+        stack.push_async_callback(audit_writer.aclose)
+
         runtime = Runtime(
             workers=settings.workers, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value
         )
         await runtime.start()
         stack.push_async_callback(runtime.aclose)
-
-        audit_writer = AuditWriter(database, replica=replica)
-        await audit_writer.start()
-        stack.push_async_callback(audit_writer.aclose)
 
         metrics = Metrics()
         invocation = Invocation(
