@@ -123,6 +123,8 @@ class Admission:
 
     async def remember(self, admitted: Sequence[tuple[str, Revision]]) -> None:
         """Keep revisions by the keys of their declarations, for all replicas."""
+        if self._database is None:
+            return
         stored = [
             StoredAdmission(
                 key=key,

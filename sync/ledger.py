@@ -1,52 +1,148 @@
-"""What is told of a run: the values that its ends become in status, table and audit log."""
+"""What is told of a run, and where: the log, the tables, the audit log. Idle runs leave no trace."""
 
 import uuid
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+import asyncpg
 import msgspec
+import structlog
 
 from portoser.audit.entry import Entry, Event, Outcome
+from portoser.audit.registry_chain import append_registry
 from portoser.catalog.caller import Caller
-from portoser.catalog.errors import Problem
+from portoser.catalog.errors import PortoserError, Problem
+from portoser.registry.changes import Also
+from portoser.store import sources, sync_runs
+from portoser.store.database import Connection
 from portoser.store.sources import SourceRow
 from portoser.store.sync_runs import RunRow
 from sync import report
 from sync.planned import Plan
-from sync.status import Condition, RunOutcome, SourceStatus, SyncRun
-from sync.steps import Run
+from sync.status import ENDED_WELL, Condition, RunOutcome, SourceStatus, SyncRun
+from sync.steps import Run, Workshop, applied_tree
+
+log = structlog.get_logger(__name__)
 
 SHOWN_PROBLEMS = 200
 _STORED_CHANGES = 1_000
 
 
-def sync_run(
-    run: Run,
-    *,
-    run_id: str,
-    cause: str,
-    started_at: datetime,
-    outcome: RunOutcome,
-    error: Exception | None,
-    generation: int,
-) -> SyncRun:
-    """The run as it is told of."""
-    plan, scan = run.plan, run.scan
-    return SyncRun(
-        id=run_id,
-        source=run.workshop.source.name,
-        cause=cause,
-        started_at=started_at,
-        finished_at=datetime.now(UTC),
-        outcome=outcome,
-        plan_id=plan.plan_id if plan is not None else None,
-        base_generation=plan.generation if plan is not None else None,
-        generation=generation,
-        commit=scan.commit if scan is not None else None,
-        author=scan.author if scan is not None else None,
-        summary=plan.summary if plan is not None else {},
-        problems=run.problems[:SHOWN_PROBLEMS],
-        error=str(error) or type(error).__name__ if error is not None else None,
-        durations=dict(run.durations),
+class Start(NamedTuple):
+    """What is known of a run when it starts."""
+
+    run_id: str
+    cause: str
+    at: datetime
+
+    def ends(self, run: Run, outcome: RunOutcome, error: Exception | None, generation: int) -> SyncRun:
+        """The run as it is told of."""
+        plan, scan = run.plan, run.scan
+        return SyncRun(
+            id=self.run_id,
+            source=run.workshop.source.name,
+            cause=self.cause,
+            started_at=self.at,
+            finished_at=datetime.now(UTC),
+            outcome=outcome,
+            plan_id=plan.plan_id if plan is not None else None,
+            base_generation=plan.generation if plan is not None else None,
+            generation=generation,
+            commit=scan.commit if scan is not None else None,
+            author=scan.author if scan is not None else None,
+            summary=plan.summary if plan is not None else {},
+            problems=run.problems[:SHOWN_PROBLEMS],
+            error=str(error) or type(error).__name__ if error is not None else None,
+            durations=dict(run.durations),
+        )
+
+
+class _Told(NamedTuple):
+    """What two runs must have in common for the second not to be worth telling of."""
+
+    outcome: RunOutcome
+    error: str | None
+    problems: tuple[Problem, ...]
+    held_plan: str | None
+
+
+class Ledger:
+    """Writes down what became of a source's runs, and how the source stands."""
+
+    def __init__(self, workshop: Workshop, caller: Caller) -> None:
+        self._shop = workshop
+        self._caller = caller
+        self._row: SourceRow | None = None
+        self._told: _Told | None = None
+
+    async def take_up(self) -> SourceRow | None:
+        """How the source stood when that was last stored, perhaps by another replica; None where it never was.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        async with self._shop.database.acquire() as connection:
+            self._row = await sources.named(connection, self._shop.source.name)
+        return self._row
+
+    def of_applied(self, run: Run, start: Start, plan: Plan) -> Also:
+        """What belongs into the transaction that applies a plan: the run, and its line of the audit log."""
+
+        async def also(connection: Connection, generation: int) -> None:
+            done = start.ends(run, RunOutcome.APPLIED, None, generation)
+            await sync_runs.put(connection, run_row(done, plan))
+            await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
+
+        return also
+
+    async def record(self, run: Run, done: SyncRun, status: SourceStatus) -> None:
+        """Log and store a run where it did something, or ended otherwise than the one before."""
+        word = RunOutcome.UNCHANGED if done.outcome in ENDED_WELL else done.outcome
+        old, told = self._told, _Told(word, done.error, done.problems, status.held_plan)
+        if not run.is_repeated:
+            self._told = told
+        is_news = done.outcome is RunOutcome.APPLIED or (told != old and not run.is_repeated)
+        if is_news:
+            _log_run(run, done)
+        is_kept = is_news and (old is not None or done.outcome is not RunOutcome.UNCHANGED)
+        row = source_row(status, applied_tree=self._tree_of(run, done))
+        if row == self._row and not is_kept:
+            return
+
+        async def also(connection: Connection, _: int) -> None:
+            if is_kept:
+                await sync_runs.put(connection, run_row(done, run.plan))
+            if is_kept and done.outcome is not RunOutcome.APPLIED:  # that was told by the transaction that applied it
+                await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
+            await sources.put(connection, row)
+
+        try:
+            await self._shop.writer.apply([], caller=self._caller, also=also)
+            self._row = row
+        except (PortoserError, asyncpg.PostgresError) as error:
+            log.warning("sync.unrecorded", source=done.source, error=str(error))
+
+    def _tree_of(self, run: Run, done: SyncRun) -> str | None:
+        """The name of what is applied, None where it is not all that the source wants."""
+        settled = self._shop.settled
+        if run.scan is not None and done.outcome in ENDED_WELL:
+            return applied_tree(run.scan) if settled is not None and not settled.is_open else None
+        return self._row.applied_tree if self._row is not None else None
+
+
+def _log_run(run: Run, done: SyncRun) -> None:
+    tell = log.warning if done.outcome in {RunOutcome.FAILED, RunOutcome.HELD} else log.info
+    tell(
+        "sync.run",
+        source=done.source,
+        cause=done.cause,
+        outcome=done.outcome.value,
+        commit=done.commit,
+        generation=done.generation,
+        problems=len(run.problems),
+        error=done.error,
+        ms=done.durations,
+        **done.summary,
     )
 
 

@@ -12,28 +12,26 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 import msgspec
 import structlog
 
 from portoser.admission import Admission
-from portoser.audit.registry_chain import append_registry
 from portoser.catalog.caller import system_caller
-from portoser.catalog.errors import Conflict, PortoserError, Problem, Unavailable
+from portoser.catalog.errors import Conflict, PortoserError, Unavailable
 from portoser.registry.changes import RegistryWriter
 from portoser.registry.follower import Follower
 from portoser.registry.snapshot import Snapshot
-from portoser.store import sources, sync_runs
-from portoser.store.database import Connection, Database
+from portoser.store.database import Database
 from portoser.store.sources import SourceRow
 from sync import report
 from sync.leader import Leadership
-from sync.ledger import SHOWN_PROBLEMS, entry_of, remembered, run_row, source_row, sync_run
+from sync.ledger import SHOWN_PROBLEMS, Ledger, Start, remembered
 from sync.planned import Plan
 from sync.sources.base import Scan, Source, SourceUnreadable
-from sync.status import Conditions, Phase, RunOutcome, SourceStatus, SyncRun
+from sync.status import ENDED_WELL, Conditions, Phase, RunOutcome, SourceStatus, SyncRun, phase_after
 from sync.steps import FROM_PLAN, UP_TO_ADMISSION, Run, Settled, Workshop, applied_tree, conclude, follow, take
 
 log = structlog.get_logger(__name__)
@@ -44,7 +42,6 @@ _STANDBY = 5.0
 """Seconds after which a replica that stands by asks for the lock again."""
 _MOST_PREEMPTIONS = 3
 _MOST_ATTEMPTS = 5
-_DONE = frozenset({RunOutcome.APPLIED, RunOutcome.UNCHANGED})
 
 
 class Reconciler:
@@ -69,11 +66,10 @@ class Reconciler:
             source, admission, writer, follower, database, is_authority=is_authority, on_progress=on_progress
         )
         self._source = source
-        self._database = database
         self._caller = system_caller(f"reconciler:{source.name}")
         self._leadership = Leadership(database, source.name)
+        self._ledger = Ledger(self._shop, self._caller)
         self._status = SourceStatus(source=source.name, kind=source.kind, location=source.location)
-        self._row: SourceRow | None = None
         self._wake = asyncio.Event()
         self._cause = "start"
         self._is_thorough = False
@@ -84,7 +80,6 @@ class Reconciler:
         self._is_up = False
         self._failed: Scan | None = None
         """What the last run failed at, None where it could not be read."""
-        self._told: _Told | None = None
         follower.on_swap(self._on_swap)
 
     # What others ask -----------------------------------------------------------------------------------------
@@ -143,7 +138,7 @@ class Reconciler:
         """Reconcile until cancelled, over every absence of Postgres and of the source."""
         self._is_up = True
         try:
-            await self._remember()
+            await self._start_from(await self._take_up())
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch())
                 tasks.create_task(self._loop())
@@ -255,7 +250,7 @@ class Reconciler:
     async def _run(self, cause: str, *, is_thorough: bool) -> SyncRun:
         async with self._running:
             run = Run(self._shop, Conditions(self._status.conditions), is_thorough=is_thorough)
-            start = _Start(str(uuid.uuid4()), cause, datetime.now(UTC))
+            start = Start(str(uuid.uuid4()), cause, datetime.now(UTC))
             clock = time.perf_counter()
             self._current = run
             error: Exception | None = None
@@ -279,7 +274,7 @@ class Reconciler:
             self._first.set()
             return done
 
-    async def _reconcile(self, run: Run, start: "_Start") -> RunOutcome:
+    async def _reconcile(self, run: Run, start: Start) -> RunOutcome:
         outcome = await take(run, UP_TO_ADMISSION)
         if outcome is not None:
             return outcome
@@ -298,19 +293,14 @@ class Reconciler:
         ended = await take(run, (follow,))
         return ended or RunOutcome.APPLIED
 
-    async def _apply(self, run: Run, start: "_Start") -> None:
+    async def _apply(self, run: Run, start: Start) -> None:
         """Apply the plan as one transaction, with its run and the source's state."""
         plan = run.plan
         if plan is None:
             raise RuntimeError("There is no plan to apply.")
         run.phase, run.step = Phase.APPLYING, "apply"
         began = time.perf_counter()
-
-        async def also(connection: Connection, generation: int) -> None:
-            done = start.ends(run, RunOutcome.APPLIED, None, generation)
-            await sync_runs.put(connection, run_row(done, plan))
-            await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
-
+        also = self._ledger.of_applied(run, start, plan)
         try:
             run.applied = await self._shop.writer.apply(
                 plan.to_apply(), caller=self._caller, base_generation=plan.generation, also=also
@@ -342,13 +332,13 @@ class Reconciler:
             }
         if run.scan is not None:
             changed["observed_commit"] = run.scan.commit
-            if done.outcome in _DONE:
+            if done.outcome in ENDED_WELL:
                 changed["applied_commit"] = self._shop.applied_commit = run.scan.commit
                 changed["generation"] = done.generation
         is_news = not run.is_repeated and done.outcome not in {RunOutcome.UNCHANGED, RunOutcome.STANDBY}
         self._status = msgspec.structs.replace(
             old,
-            phase=_phase(done.outcome),
+            phase=phase_after(done.outcome),
             is_leader=done.outcome is not RunOutcome.STANDBY,
             conditions=run.conditions.all(),
             failures=failures,
@@ -358,7 +348,7 @@ class Reconciler:
             **changed,
         )
         if done.outcome is not RunOutcome.STANDBY:
-            await self._record(run, done)
+            await self._ledger.record(run, done, self._status)
 
     def _settle(self, run: Run, done: SyncRun) -> None:
         """Remember which scan needs no further look, and whether a change of the registry may matter to it."""
@@ -370,108 +360,32 @@ class Reconciler:
             self._shop.settled = Settled(
                 scan=run.scan,
                 generation=done.generation or 0,
-                outcome=RunOutcome.UNCHANGED if done.outcome in _DONE else done.outcome,
+                outcome=RunOutcome.UNCHANGED if done.outcome in ENDED_WELL else done.outcome,
                 is_open=old.is_open if run.is_repeated and old is not None else is_open,
             )
 
-    async def _record(self, run: Run, done: SyncRun) -> None:
-        """Log and store the run where it did something, or ended otherwise than the one before."""
-        word = RunOutcome.UNCHANGED if done.outcome in _DONE else done.outcome
-        old, told = self._told, _Told(word, done.error, done.problems, self._status.held_plan)
-        if not run.is_repeated:
-            self._told = told
-        is_news = done.outcome is RunOutcome.APPLIED or (told != old and not run.is_repeated)
-        if is_news:
-            tell = log.warning if done.outcome in {RunOutcome.FAILED, RunOutcome.HELD} else log.info
-            tell(
-                "sync.run",
-                source=done.source,
-                cause=done.cause,
-                outcome=done.outcome.value,
-                commit=done.commit,
-                generation=done.generation,
-                problems=len(run.problems),
-                error=done.error,
-                ms=done.durations,
-                **done.summary,
-            )
-        is_kept = is_news and (old is not None or done.outcome is not RunOutcome.UNCHANGED)
-        row = source_row(self._status, applied_tree=self._tree_of(run, done))
-        if row == self._row and not is_kept:
-            return
-
-        async def also(connection: Connection, _: int) -> None:
-            if is_kept:
-                await sync_runs.put(connection, run_row(done, run.plan))
-            if is_kept and done.outcome is not RunOutcome.APPLIED:  # that was told by the transaction that applied it
-                await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
-            await sources.put(connection, row)
-
-        try:
-            await self._shop.writer.apply([], caller=self._caller, also=also)
-            self._row = row
-        except (PortoserError, asyncpg.PostgresError) as error:
-            log.warning("sync.unrecorded", source=done.source, error=str(error))
-
-    def _tree_of(self, run: Run, done: SyncRun) -> str | None:
-        """The name of what is applied, None where it is not all that the source wants."""
-        settled = self._shop.settled
-        if run.scan is not None and done.outcome in _DONE:
-            return applied_tree(run.scan) if settled is not None and not settled.is_open else None
-        return self._row.applied_tree if self._row is not None else None
-
-    async def _take_up(self) -> None:
+    async def _take_up(self) -> SourceRow | None:
         """Take up how the source stood when that was last stored, perhaps by another replica."""
-        async with self._database.acquire() as connection:
-            row = await sources.named(connection, self._source.name)
+        try:
+            row = await self._ledger.take_up()
+        except (PortoserError, asyncpg.PostgresError) as error:
+            log.info("sync.nothing_taken_up", source=self._source.name, error=str(error))
+            return None
         if row is not None:
-            self._row = row
             self._shop.applied_commit = row.applied_commit
             self._status = remembered(self._status, row)
+        return row
 
-    async def _remember(self) -> None:
+    async def _start_from(self, row: SourceRow | None) -> None:
         """Be ready at once where the source still is what was applied last, before it is compared in full."""
+        if row is None or row.applied_tree is None:
+            return
         try:
-            await self._take_up()
-            row = self._row
-            if row is not None and row.applied_tree == applied_tree(await self._source.scan()):
-                self._first.set()
-        except (PortoserError, asyncpg.PostgresError) as error:
-            log.info("sync.nothing_remembered", source=self._source.name, error=str(error))
-
-
-class _Start(NamedTuple):
-    """What is known of a run when it starts."""
-
-    run_id: str
-    cause: str
-    started_at: datetime
-
-    def ends(self, run: Run, outcome: RunOutcome, error: Exception | None, generation: int) -> SyncRun:
-        return sync_run(
-            run,
-            run_id=self.run_id,
-            cause=self.cause,
-            started_at=self.started_at,
-            outcome=outcome,
-            error=error,
-            generation=generation,
-        )
-
-
-class _Told(NamedTuple):
-    """What two runs must have in common for the second not to be worth telling of."""
-
-    outcome: RunOutcome
-    error: str | None
-    problems: tuple[Problem, ...]
-    held_plan: str | None
-
-
-def _phase(outcome: RunOutcome) -> Phase:
-    if outcome is RunOutcome.FAILED:
-        return Phase.STALLED
-    return Phase.AWAITING_APPROVAL if outcome is RunOutcome.HELD else Phase.IDLE
+            scan = await self._source.scan()
+        except SourceUnreadable:
+            return  # the first run tells of it
+        if row.applied_tree == applied_tree(scan):
+            self._first.set()
 
 
 def _backoff(failures: int) -> timedelta:

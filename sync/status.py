@@ -20,6 +20,13 @@ class Phase(StrEnum):
     STALLED = "Stalled"
 
 
+def phase_after(outcome: "RunOutcome") -> Phase:
+    """The phase that a run leaves a source in."""
+    if outcome is RunOutcome.FAILED:
+        return Phase.STALLED
+    return Phase.AWAITING_APPROVAL if outcome is RunOutcome.HELD else Phase.IDLE
+
+
 class RunOutcome(StrEnum):
     """How a run ended."""
 
@@ -30,6 +37,10 @@ class RunOutcome(StrEnum):
     FAILED = "failed"
     STANDBY = "standby"
     """Another replica leads."""
+
+
+ENDED_WELL = frozenset({RunOutcome.APPLIED, RunOutcome.UNCHANGED})
+"""After these the registry is as the source wants it."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

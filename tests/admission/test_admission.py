@@ -167,3 +167,12 @@ async def test_fakes_answer_by_method_and_by_argument() -> None:
     for power, method, args in (("vault", "get", []), ("registry", "machines", []), ("registry", "service", ["db"])):
         with pytest.raises(PowerError, match="The example gives no answer for"):
             await fakes.call(power, method, args, {})
+
+
+async def test_without_a_database_nothing_is_remembered() -> None:
+    runtime = Counting()
+    admission = Admission(None, runtime)
+    for _ in range(2):
+        [revision] = await admission.admit([("x", declaration("x = 1"))])
+        assert isinstance(revision, Revision)
+    assert len(runtime.described) == 2
