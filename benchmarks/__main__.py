@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from benchmarks.http import HttpError
 from benchmarks.protocol import WrongAnswer
 from benchmarks.report import Row
 from benchmarks.servers import Memory, Server, StartFailed
-from benchmarks.toolset import write_tools
+from benchmarks.toolset import counted, write_tools
 
 FEW = 10
 """The catalog that a bigger one is held against."""
@@ -70,7 +70,7 @@ class Benchmark:
             bare = await stack.enter_async_context(servers.anchor(1, self._folder))
             few: Server | None = None
             for tools in self._extent.sizes:
-                self._say(f"{tools:,} tools: starting")
+                self._say(f"{counted(tools)}: starting")
                 try:
                     ours = await self._start_both_ways(tools)
                 except StartFailed as error:
@@ -95,9 +95,9 @@ class Benchmark:
         if tools < 1000:
             return self._timed(root, data, tools, None)
         bars = {1000: ("≤ 20 s", "≤ 3 s"), 10_000: ("≤ 180 s", "≤ 6 s")}.get(tools, ("", ""))
-        async with self._timed(root, data, tools, Row(f"start, {tools:,} tools: cold", None, None, "s", bar=bars[0])):
+        async with self._timed(root, data, tools, Row(f"start, {counted(tools)}: cold", None, None, "s", bar=bars[0])):
             pass
-        return self._timed(root, data, tools, Row(f"start, {tools:,} tools: warm", None, None, "s", bar=bars[1]))
+        return self._timed(root, data, tools, Row(f"start, {counted(tools)}: warm", None, None, "s", bar=bars[1]))
 
     @asynccontextmanager
     async def _timed(self, root: Path, data: Path, tools: int, row: Row | None) -> AsyncIterator[Server]:
@@ -111,20 +111,19 @@ class Benchmark:
     async def _measure(self, bare: Server, ours: Server, tools: int) -> None:
         extent = self._extent
         pace = {"rounds": extent.rounds, "seconds": extent.seconds}
-        await self._take("calls", f"{tools:,} tools: calls", measures.calls(bare, ours, tools, **pace))
+        await self._take("calls", f"{counted(tools)}: calls", measures.calls(bare, ours, tools, **pace))
         if not self._null and tools == max(extent.sizes):
-            await self._take("calls", f"{tools:,} tools: other calls", measures.other_loads(bare, ours, tools, **pace))
+            await self._take("calls", f"{counted(tools)}: other calls", measures.other_loads(bare, ours, tools, **pace))
         if tools >= 1000:
+            await self._take("memory", f"{counted(tools)}: idle", _rows(measures.idle(ours, tools, seconds=4)))
             await self._listing(ours, tools)
         if not self._null and FEW <= tools <= 1000:
             root = self._folder / f"tools-{tools}" / "tools.d"
             saving = measures.save_to_notice(ours, root, tools, saves=extent.saves)
-            await self._take("changes", f"{tools:,} tools: saves", saving)
+            await self._take("changes", f"{counted(tools)}: saves", saving)
             if tools == 1000 and extent.sessions:
                 crowd = measures.sessions(bare, ours, root, tools, count=extent.sessions)
-                await self._take("changes", f"{tools:,} tools: idle sessions", crowd)
-        if tools >= 1000:
-            await self._take("memory", f"{tools:,} tools: idle", _rows(measures.idle(ours, tools, seconds=4)))
+                await self._take("changes", f"{counted(tools)}: idle sessions", crowd)
         self._add(
             "memory", measures.memory(self._bare_memory.get(tools) or _when_one(bare, tools), ours.memory(), tools)
         )
@@ -132,22 +131,22 @@ class Benchmark:
     async def _listing(self, ours: Server, tools: int) -> None:
         times = 10 if tools <= 1000 else 3
         if tools not in self._extent.bare:
-            await self._take("listing", f"{tools:,} tools: listing", measures.listing(None, ours, tools, times=times))
+            await self._take("listing", f"{counted(tools)}: listing", measures.listing(None, ours, tools, times=times))
             return
-        self._say(f"{tools:,} tools: starting the bare server with as many")
+        self._say(f"{counted(tools)}: starting the bare server with as many")
         async with servers.anchor(tools, self._folder) as crowded:
             await self._take(
-                "listing", f"{tools:,} tools: listing", measures.listing(crowded, ours, tools, times=times)
+                "listing", f"{counted(tools)}: listing", measures.listing(crowded, ours, tools, times=times)
             )
             await self._take(
-                "calls", f"{tools:,} tools: calls of that", measures.crowded_anchor(crowded, tools, seconds=2)
+                "calls", f"{counted(tools)}: calls of that", measures.crowded_anchor(crowded, tools, seconds=2)
             )
             self._bare_memory[tools] = crowded.memory()
 
     async def _compare_catalogs(self, few: Server, many: Server, tools: int) -> None:
         pace = {"rounds": 2 * self._extent.rounds, "seconds": self._extent.seconds}
         comparing = measures.independence(few, many, (FEW, tools), **pace)
-        await self._take("calls", f"{tools:,} tools beside {FEW}", comparing)
+        await self._take("calls", f"{counted(tools)} beside {FEW}", comparing)
 
     async def _take(self, section: str, what: str, measuring: Awaitable[list[Row]]) -> None:
         self._say(what)
@@ -210,21 +209,29 @@ def main() -> int:
         chosen = replace(chosen, sizes=tuple(sorted(int(size) for size in options.sizes.split(","))))
     about = report.facts(["python", "-m", "benchmarks", *sys.argv[1:]])
     progress = Console(stderr=True)
-    keeping: Callable[[], contextlib.AbstractContextManager[str | Path]] = (
-        (lambda: contextlib.nullcontext(options.keep))
-        if options.keep
-        else lambda: tempfile.TemporaryDirectory(prefix="portoser-bench-", ignore_cleanup_errors=True)
-    )
-    with keeping() as folder:
-        benchmark = Benchmark(chosen, Path(folder), progress, null=options.null)
-        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+    with _folder(options.keep) as folder:
+        benchmark = Benchmark(chosen, folder, progress, null=options.null)
+        try:
             uvloop.run(measure(benchmark, chosen.deadline))
-    report.show(benchmark.sections, about, Console(width=None if sys.stdout.isatty() else 100))
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            benchmark.failures.append("The run was interrupted.")
+        finally:  # what was measured by then is shown, whatever happened
+            report.show(benchmark.sections, about, Console(width=None if sys.stdout.isatty() else 100))
     for failure in benchmark.failures:
-        progress.print(f"[red]not measured[/red]  {failure}", highlight=False, soft_wrap=True)
+        progress.print(f"not measured: {failure}", style="red", highlight=False, markup=False, soft_wrap=True)
     if options.json:
         report.write_json(options.json, benchmark.sections, about)
     return 1 if benchmark.failures else 0
+
+
+@contextlib.contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="portoser-bench-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from benchmarks.load import CONNECTIONS, Contestant, alternate, over_http, over_
 from benchmarks.protocol import ModernSession, Session, SseSession
 from benchmarks.report import Row
 from benchmarks.servers import Memory, Server
-from benchmarks.toolset import READ_ONLY, READ_WRITE, python_file, source_of, tool_name
+from benchmarks.toolset import READ_ONLY, READ_WRITE, counted, python_file, source_of, tool_name
 
 TRANSPORTS = {"2026-07-28": over_http, "SSE": over_sse}
 SPREAD = 64
@@ -26,7 +26,7 @@ async def calls(bare: Server, ours: Server, tools: int, *, rounds: int, seconds:
     await alternate(list(itertools.chain(*pairs.values())), rounds=rounds, seconds=seconds)
     for transport, (theirs, mine) in pairs.items():
         bar = "≥ 0.8" if tools >= 1000 or transport == "SSE" else ""
-        rows += call_rows(f"tools/call {transport}, {tools:,} tools", theirs, mine, bar)
+        rows += call_rows(f"tools/call {transport}, {counted(tools)}", theirs, mine, bar)
     return rows
 
 
@@ -48,9 +48,9 @@ async def independence(few: Server, many: Server, counts: tuple[int, int], *, ro
     for transport, over in TRANSPORTS.items():
         a, b = over(few, [READ_ONLY]), over(many, [READ_ONLY])
         await alternate([a, b], rounds=rounds, seconds=seconds)
-        label = f"ours, {transport}, with {counts[0]:,} tools"
+        label = f"ours, {transport}, with {counted(counts[0])}"
         rows.append(Row(label, None, a.rate, "calls/s", better="more"))
-        label = f"  with {counts[1]:,} tools, by turns with that"
+        label = f"  with {counted(counts[1])}, by turns with that"
         rows.append(Row(label, None, b.rate, "calls/s", paired_ratio(b, a), "≥ 0.9", better="more"))
     return rows
 
@@ -71,7 +71,7 @@ async def crowded_anchor(bare: Server, tools: int, *, seconds: float) -> list[Ro
     for transport, over in TRANSPORTS.items():
         contestant = over(bare, [READ_ONLY], 2)
         await alternate([contestant], rounds=1, seconds=seconds)
-        label = f"bare, {transport}, with {tools:,} tools"
+        label = f"bare, {transport}, with {counted(tools)}"
         rows.append(Row(label, contestant.rate, None, "calls/s", better="more"))
         rows.append(Row("  CPU a call", contestant.cpu_ms, None, "ms"))
     return rows
@@ -156,7 +156,7 @@ async def save_to_notice(ours: Server, root: Path, tools: int, *, saves: int) ->
     rest.sort()
     bars = ("≤ 100 ms", "≤ 400 ms") if tools >= 1000 else ("", "")
     return [
-        Row(f"save → list_changed, {tools:,} tools: p50", None, quantile(rest, 0.5), "ms", bar=bars[0]),
+        Row(f"save → list_changed, {counted(tools)}: p50", None, quantile(rest, 0.5), "ms", bar=bars[0]),
         Row("  p99", None, quantile(rest, 0.99), "ms", bar=bars[1]),
         Row("  the first save after the start", None, first, "ms"),
     ]
@@ -209,13 +209,13 @@ async def idle(server: Server, tools: int, *, seconds: float) -> Row:
     before = server.cpu_seconds()
     await asyncio.sleep(seconds)
     used = 100 * (server.cpu_seconds() - before) / seconds
-    return Row(f"CPU while idle, {tools:,} tools", None, used, "% of 1 CPU")
+    return Row(f"CPU while idle, {counted(tools)}", None, used, "% of 1 CPU")
 
 
 def memory(bare: Memory | None, ours: Memory, tools: int) -> list[Row]:
     """What the processes weigh after the same load, as proportional set size."""
     theirs = bare.total if bare is not None else None
-    rows = [Row(f"memory (PSS), {tools:,} tools", theirs, ours.total, "MiB", bar="≤ 1.5" if tools >= 10_000 else "")]
+    rows = [Row(f"memory (PSS), {counted(tools)}", theirs, ours.total, "MiB", bar="≤ 1.5" if tools >= 10_000 else "")]
     parts: Sequence[tuple[str, float]] = (
         ("server process", ours.server),
         ("zygote and workers", ours.workers),

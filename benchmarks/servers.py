@@ -210,7 +210,7 @@ async def _running(
 
 
 def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-3000:]
+    return log.read_text(errors="replace")[-3000:] if log.exists() else "its log is gone"
 
 
 def free_port() -> int:

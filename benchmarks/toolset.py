@@ -14,6 +14,11 @@ READ_WRITE = "write_add"
 """The tool whose intent is recorded too, as for every tool that does not say readOnly."""
 
 
+def counted(tools: int) -> str:
+    """How many tools, for people."""
+    return f"{tools:,} tool" if tools == 1 else f"{tools:,} tools"
+
+
 def tool_name(number: int) -> str:
     """The name of the tool with this number; READ_ONLY is number 0."""
     return f"tool_{number:05d}"
