@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import structlog
@@ -80,6 +80,17 @@ class LiveServer:
 
     def call(self, tool: str, /, *, by: Holder | None = None, **arguments: Any) -> httpx.Response:
         return self.api("POST", f"/api/mcp/tools/{tool}/call", json={"arguments": arguments}, by=by)
+
+
+class Guarded(NamedTuple):
+    """A server with auth on, and who may do what there."""
+
+    server: LiveServer
+    admin: Holder
+    editor: Holder
+    auditor: Holder
+    operator: Holder
+    nobody: Holder
 
 
 def in_repository(home: Path, files: dict[str, str]) -> None:

@@ -1,11 +1,14 @@
 """What a route asks for: the services, the caller, and the caller's role."""
 
+import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from portoser.api.services import Services
+from portoser.audit.entry import Entry, Event, Outcome
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import Denied
 from portoser.catalog.policy import Role
@@ -39,16 +42,32 @@ def has_role(services: Services, caller: Caller, role: Role) -> bool:
     return services.access.has_role(services.follower.snapshot, caller, role)
 
 
-def _require(role: Role, doing: str) -> Callable[[Services, Caller], Awaitable[Caller]]:
-    async def required(services: ServicesOf, caller: CallerOf) -> Caller:
-        if not has_role(services, caller, role):
-            raise Denied(
-                f"{caller.name or caller.subject!r} may not {doing}: that takes the role {role.value!r}, "
-                "which the policy gives to groups."
-            )
-        return caller
+def _require(role: Role, doing: str) -> Callable[[Request, Services, Caller], Awaitable[Caller]]:
+    async def required(request: Request, services: ServicesOf, caller: CallerOf) -> Caller:
+        if has_role(services, caller, role):
+            return caller
+        message = (
+            f"{caller.name or caller.subject} may not {doing}: that takes the role {role.value!r}, "
+            "which the policy gives to groups."
+        )
+        services.audit_writer.note(_refusal(request, caller, message))
+        raise Denied(message)
 
     return required
+
+
+def _refusal(request: Request, caller: Caller, message: str) -> Entry:
+    return Entry(
+        id=str(uuid.uuid4()),
+        at=datetime.now(UTC),
+        event=Event.REFUSED,
+        caller=caller,
+        outcome=Outcome.DENIED,
+        tool=request.path_params.get("name") if "/tools/" in request.url.path else None,
+        path=f"{request.method} {request.url.path[:200]}",
+        reason="forbidden",
+        error=message,
+    )
 
 
 AdminOf = Annotated[Caller, Depends(_require(Role.ADMIN, "do this"))]

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Response
 from portoser.api.context import CallerOf, ServicesOf
 from portoser.api.documents import refusals
 from portoser.api.metrics import CONTENT_TYPE
-from portoser.api.models import HealthOut, ReadyOut, StatusOut
+from portoser.api.models import HealthOut, ReadyOut
 from portoser.api.route import BoundedRoute
 from portoser.api.services import Services
+from portoser.api.standing import StatusOut
 from portoser.api.sync import source_shown
 from portoser.catalog.errors import Unavailable
 from portoser.store.generation import writable

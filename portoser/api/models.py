@@ -6,11 +6,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """A model that says what all of its members are."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ProblemItem(_Model):
+class ProblemItem(Model):
     """One thing that is wrong: where, what, and what would be right. Line and column are 0 where there are none."""
 
     path: str
@@ -48,7 +50,7 @@ class ProblemDocument(BaseModel):
     errors: list[ProblemItem] = Field(default_factory=list)
 
 
-class ProvenanceOut(_Model):
+class ProvenanceOut(Model):
     """Where a tool's declaration came from; ``commit`` ends with ``+dirty`` for what is not committed yet."""
 
     source: str
@@ -58,7 +60,7 @@ class ProvenanceOut(_Model):
     applied_commit: str | None
 
 
-class ToolOut(_Model):
+class ToolOut(Model):
     """A tool in a list. ``permissions`` are those in force: its own, else its group's."""
 
     name: str
@@ -79,7 +81,7 @@ class ToolOut(_Model):
     updated_at: datetime
 
 
-class FileOut(_Model):
+class FileOut(Model):
     """One Python module of a tool, in import order."""
 
     path: str
@@ -101,7 +103,7 @@ class ToolDetail(ToolOut):
     files: list[FileOut] | None
 
 
-class ToolPage(_Model):
+class ToolPage(Model):
     """A page of tools, by name."""
 
     total: int
@@ -110,7 +112,7 @@ class ToolPage(_Model):
     tools: list[ToolOut]
 
 
-class VersionOut(_Model):
+class VersionOut(Model):
     """One version of a tool: which revision it was, and where it came from."""
 
     version: int
@@ -121,7 +123,7 @@ class VersionOut(_Model):
     current: bool
 
 
-class VersionPage(_Model):
+class VersionPage(Model):
     """A tool's versions, newest first."""
 
     total: int
@@ -130,7 +132,7 @@ class VersionPage(_Model):
     versions: list[VersionOut]
 
 
-class RollbackIn(_Model):
+class RollbackIn(Model):
     """Which version to go back to."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"version": 1}})
@@ -138,7 +140,7 @@ class RollbackIn(_Model):
     version: int = Field(ge=1, le=2_147_483_647)
 
 
-class CallIn(_Model):
+class CallIn(Model):
     """A call's arguments. ``confirmed`` says that a person agreed to a tool that asks first."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"arguments": {"name": "Ada"}}})
@@ -147,7 +149,7 @@ class CallIn(_Model):
     confirmed: bool = False
 
 
-class CallOut(_Model):
+class CallOut(Model):
     """What a tool answered: ``isError`` where it failed, and ``message`` says how."""
 
     outcome: str
@@ -164,7 +166,7 @@ class CallOut(_Model):
     logs: str
 
 
-class ExplainOut(_Model):
+class ExplainOut(Model):
     """Whether a caller may see and call a tool, and why."""
 
     tool: str
@@ -178,7 +180,7 @@ class ExplainOut(_Model):
     enabled: bool
 
 
-class OverrideOut(_Model):
+class OverrideOut(Model):
     """An operator's word that beats the declaration until it expires."""
 
     enabled: bool
@@ -188,7 +190,7 @@ class OverrideOut(_Model):
     expires_at: datetime | None
 
 
-class GroupOut(_Model):
+class GroupOut(Model):
     """A group of tools. ``declared_enabled`` is null for a group that no manifest declares."""
 
     name: str
@@ -202,7 +204,7 @@ class GroupOut(_Model):
     override: OverrideOut | None
 
 
-class GroupPage(_Model):
+class GroupPage(Model):
     """A page of groups, by name."""
 
     total: int
@@ -211,7 +213,7 @@ class GroupPage(_Model):
     groups: list[GroupOut]
 
 
-class GroupIn(_Model):
+class GroupIn(Model):
     """Switches a group over its declaration; ``enabled`` null takes the override back."""
 
     model_config = ConfigDict(
@@ -225,7 +227,7 @@ class GroupIn(_Model):
     )
 
 
-class CallerOut(_Model):
+class CallerOut(Model):
     """Who the server takes a caller for, and what that caller may do."""
 
     subject: str
@@ -240,7 +242,7 @@ class CallerOut(_Model):
     address: str | None
 
 
-class AuditCaller(_Model):
+class AuditCaller(Model):
     """Who an entry speaks of."""
 
     subject: str
@@ -249,7 +251,7 @@ class AuditCaller(_Model):
     kind: str
 
 
-class EntryOut(_Model):
+class EntryOut(Model):
     """One line of the audit log. Arguments and results are redacted."""
 
     id: str
@@ -276,14 +278,14 @@ class EntryOut(_Model):
     request_id: str | None
 
 
-class AuditPageOut(_Model):
+class AuditPageOut(Model):
     """Entries, newest first. ``next_cursor`` leads to older ones; null where there are none."""
 
     entries: list[EntryOut]
     next_cursor: str | None
 
 
-class ConfigOut(_Model):
+class ConfigOut(Model):
     """How MCP clients connect. Headers hold placeholders, never a live token."""
 
     sse_url: str
@@ -293,127 +295,15 @@ class ConfigOut(_Model):
     clients: dict[str, Any]
 
 
-class HealthOut(_Model):
+class HealthOut(Model):
     """The process answers."""
 
     status: Literal["ok"]
     version: str
 
 
-class ReadyOut(_Model):
+class ReadyOut(Model):
     """The server can serve: it holds a snapshot, and the database answers."""
 
     status: Literal["ready"]
     generation: int
-
-
-class ConditionOut(_Model):
-    """One thing that holds of a source or does not: `True`, `False` or `Unknown`, why, and since when."""
-
-    name: str
-    status: str
-    reason: str
-    message: str
-    since: datetime
-
-
-class SyncRunOut(_Model):
-    """One attempt to bring a source into the registry. `durations` has milliseconds by step."""
-
-    id: str
-    source: str
-    cause: str
-    started_at: datetime
-    finished_at: datetime | None
-    outcome: str | None
-    plan_id: str | None = None
-    base_generation: int | None
-    generation: int | None
-    commit: str | None
-    author: str | None
-    summary: dict[str, int] | None
-    problems: list[ProblemItem]
-    error: str | None
-    durations: dict[str, float] | None
-
-
-class SyncRunDetail(SyncRunOut):
-    """A run with the plan that it made."""
-
-    plan: dict[str, Any] | None
-
-
-class SyncRunPage(_Model):
-    """Runs that did something, newest first."""
-
-    total: int
-    skip: int
-    limit: int
-    runs: list[SyncRunOut]
-
-
-class SourceOut(_Model):
-    """How a source stands: its phase, its conditions, and what is not served as it is declared."""
-
-    source: str
-    kind: str
-    location: str
-    phase: str
-    is_leader: bool
-    conditions: list[ConditionOut]
-    observed_commit: str | None
-    applied_commit: str | None
-    generation: int | None
-    failures: int
-    next_retry_at: datetime | None
-    checked_at: datetime | None
-    problems: list[ProblemItem]
-    problem_count: int
-    warnings: list[ProblemItem]
-    warning_count: int
-    held_plan: str | None = Field(description="The plan that waits for somebody's approval.")
-    last_run: SyncRunOut | None
-
-
-class SyncOut(_Model):
-    """How the registry stands to its sources."""
-
-    sources: list[SourceOut]
-
-
-class SyncNowOut(SyncOut):
-    """What came of the run that was asked for; null where nobody waited for it."""
-
-    run: SyncRunOut | None
-
-
-class PlanOut(_Model):
-    """What a sync run would change. `text` is the same for people."""
-
-    plan_id: str
-    owner: str
-    base: str | None
-    target: str | None
-    generation: int
-    summary: dict[str, int]
-    changes: list[dict[str, Any]]
-    guards: list[dict[str, str]]
-    errors: list[ProblemItem]
-    text: str
-
-
-class StatusOut(_Model):
-    """A moment of the server, for a person."""
-
-    version: str
-    started_at: datetime
-    uptime_seconds: float
-    auth: Literal["off", "tokens"]
-    generation: int
-    read_seconds_ago: float = Field(description="How old the picture of the registry is at most.")
-    database: dict[str, Any]
-    tools: dict[str, int]
-    groups: dict[str, int]
-    runtime: dict[str, Any]
-    sources: list[SourceOut]
-    warnings: list[str]

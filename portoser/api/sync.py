@@ -8,9 +8,9 @@ from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
 
 from portoser.api.context import CallerOf, EditorOf, ServicesOf
 from portoser.api.documents import refusals
-from portoser.api.models import PlanOut, SourceOut, SyncNowOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
 from portoser.api.paging import Limit, Skip
 from portoser.api.route import BoundedRoute
+from portoser.api.standing import PlanOut, SourceOut, SyncNowOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
 from portoser.catalog.errors import NotFound, Unavailable
 from portoser.store import sync_runs
 from portoser.store.sync_runs import RunRow

@@ -45,14 +45,14 @@ def say(text: str = "", *, style: str = "") -> None:
     """A line for a person, on standard output."""
     from rich.text import Text
 
-    console().print(Text(clean(text), style=style))
+    console().print(Text(clean(text), style=style), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """A line for a person, on standard error."""
     from rich.text import Text
 
-    console(stderr=True).print(Text(clean(text), style="yellow"))
+    console(stderr=True).print(Text(clean(text), style="yellow"), soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,21 +1,10 @@
 """Servers for the tests of REST: one that is open, and one where callers say who they are."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from live_server import Holder, LiveServer, database_of, serving
-
-
-class Guarded(NamedTuple):
-    """A server with auth on, and who may do what there."""
-
-    server: LiveServer
-    admin: Holder
-    editor: Holder
-    auditor: Holder
-    operator: Holder
-    nobody: Holder
+from live_server import Guarded, Holder, LiveServer, database_of, serving
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Who sees, calls and changes what over REST, where callers say who they are."""
 
 import pytest
-from conftest import Guarded
+from live_server import Guarded
 
 REST_TOOL = {"name": "mine", "code": "def mine() -> int:\n    return 1\n", "replace_existing": True}
 
@@ -49,6 +49,16 @@ def test_changing_takes_the_editors_role(guarded: Guarded, who: str) -> None:
         answer = guarded.server.api(method, path, json=body, by=by)
         assert answer.status_code == 403, (method, path, answer.text)
         assert "editor" in answer.json()["detail"]
+
+
+def test_a_refused_change_is_in_the_audit_log(guarded: Guarded) -> None:
+    guarded.server.api("DELETE", "/api/mcp/tools/hello", by=guarded.operator)
+    [entry, *_] = guarded.server.api(
+        "GET", "/api/mcp/audit/logs", params={"event": "refused", "caller": "olga"}, by=guarded.auditor
+    ).json()["entries"]
+    assert entry["path"] == "DELETE /api/mcp/tools/hello"
+    assert entry["tool"] == "hello"
+    assert entry["outcome"] == "denied"
 
 
 def test_groups_are_switched_by_admins(guarded: Guarded) -> None:
