@@ -13,14 +13,14 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jsonschema_rs
 import msgspec
 import structlog
 
 from portoser.catalog.caller import system_caller
-from portoser.catalog.errors import PowerError, Problem
+from portoser.catalog.errors import PowerError, Problem, Severity
 from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
 from portoser.runtime.types import Call, CodeError, Description, Events, Execution, FilesLoader, PowerHost, Program
 from portoser.store import admissions
@@ -32,13 +32,23 @@ log = structlog.get_logger(__name__)
 Progress = Callable[[int, int], None]
 """Told how many of how many declarations are done."""
 
-FORM = 1
+Verdict: TypeAlias = Revision | tuple[Problem, ...]
+"""What a declaration became, or what is wrong with it."""
+
+FORM = 2
 """Grows when admission itself comes to answer something else for the same declaration."""
 
 _BATCH = 64
 _WRAPPED = "x-fastmcp-wrap-result"
 _PLACE = re.compile(r'File "([^"\n]+)", line (\d+)')
 _CALLER = system_caller("examples")
+
+
+class Seen(NamedTuple):
+    """A verdict, and what its code should be told without being refused."""
+
+    verdict: Verdict
+    warnings: tuple[str, ...] = ()
 
 
 class Describer(Protocol):
@@ -72,42 +82,47 @@ class Admission:
         )
 
     async def admit(
-        self, declarations: Sequence[tuple[str, Declaration]], *, progress: Progress | None = None
-    ) -> list[Revision | tuple[Problem, ...]]:
+        self,
+        declarations: Sequence[tuple[str, Declaration]],
+        *,
+        progress: Progress | None = None,
+        on_warning: Callable[[Problem], None] | None = None,
+    ) -> list[Verdict]:
         """The revision of each named declaration, or what is wrong with it, in the order given.
 
         A problem's path is the Python file's as declared, and empty where an example is to blame; its line is then
-        the example's.
+        the example's. ``on_warning`` is told what holds nothing back, such as a function without a docstring.
 
         Raises:
             Unavailable: the database or the runtime is away; what was admitted by then is remembered.
         """
         keys = [self._key(declaration) for _, declaration in declarations]
         known = await self._known(keys)
-        results: list[Revision | tuple[Problem, ...] | None] = []
+        seen: list[Seen | None] = []
         for key, (_, declaration) in zip(keys, declarations, strict=True):
-            results.append(_remembered(declaration, known[key]) if key in known else None)
-        round_ = _Round(self, declarations, keys, results, progress)
+            seen.append(_remembered(declaration, known[key]) if key in known else None)
+        round_ = _Round(self, declarations, keys, seen, progress)
         await round_.run(self._parallel)
-        return [result for result in results if result is not None]
+        if on_warning is not None:
+            for (name, declaration), told in zip(declarations, seen, strict=True):
+                for warning in told.warnings if told is not None else ():
+                    on_warning(_warning(name, declaration, warning))
+        return [told.verdict for told in seen if told is not None]
 
-    async def look_at(self, name: str, declaration: Declaration) -> Revision | tuple[Problem, ...]:
+    async def look_at(self, name: str, declaration: Declaration) -> Seen:
         """Import a declaration and run its examples now, whatever is remembered of it."""
         try:
             told = await self._runtime.describe(declaration)
         except CodeError as error:
-            return (
-                Problem(
-                    path=error.path,
-                    line=error.line,
-                    column=error.column,
-                    message=error.message,
-                    advice=error.advice,
-                    tool=name,
-                ),
+            problem = Problem(
+                path=error.path,
+                line=error.line,
+                column=error.column,
+                message=error.message,
+                advice=error.advice,
+                tool=name,
             )
-        for warning in told.warnings:
-            log.info("admission.warning", tool=name, warning=warning)
+            return Seen((problem,))
         revision = revision_of(
             declaration,
             description=told.description,
@@ -119,9 +134,9 @@ class Admission:
             for number, example in enumerate(revision.examples, 1)
             if (wrong := await self._wrong_with(example, revision)) is not None
         ]
-        return tuple(problems) or revision
+        return Seen(tuple(problems) or revision, told.warnings)
 
-    async def remember(self, admitted: Sequence[tuple[str, Revision]]) -> None:
+    async def remember(self, admitted: Sequence[tuple[str, Revision, tuple[str, ...]]]) -> None:
         """Keep revisions by the keys of their declarations, for all replicas."""
         if self._database is None:
             return
@@ -132,13 +147,12 @@ class Admission:
                     "description": revision.description,
                     "input_schema": revision.input_schema,
                     "output_schema": revision.output_schema,
+                    "warnings": warnings,
                 },
                 digest=revision.digest,
             )
-            for key, revision in admitted
+            for key, revision, warnings in admitted
         ]
-        if self._database is None:
-            return
         async with self._database.acquire() as connection:
             await admissions.put_many(connection, stored)
 
@@ -187,17 +201,17 @@ class _Round:
         admission: Admission,
         declarations: Sequence[tuple[str, Declaration]],
         keys: Sequence[str],
-        results: list[Revision | tuple[Problem, ...] | None],
+        seen: list[Seen | None],
         progress: Progress | None,
     ) -> None:
         self._admission = admission
         self._declarations = declarations
         self._keys = keys
-        self._results = results
+        self._seen = seen
         self._progress = progress
-        self._waiting = [at for at, result in enumerate(results) if result is None]
-        self._done = len(results) - len(self._waiting)
-        self._unsaved: list[tuple[str, Revision]] = []
+        self._waiting = [at for at, told in enumerate(seen) if told is None]
+        self._done = len(seen) - len(self._waiting)
+        self._unsaved: list[tuple[str, Revision, tuple[str, ...]]] = []
 
     async def run(self, parallel: int) -> None:
         self._tell()
@@ -214,10 +228,9 @@ class _Round:
     async def _take(self, waiting: Iterator[int]) -> None:
         for at in waiting:
             name, declaration = self._declarations[at]
-            result = await self._admission.look_at(name, declaration)
-            self._results[at] = result
-            if isinstance(result, Revision):
-                self._unsaved.append((self._keys[at], result))
+            self._seen[at] = told = await self._admission.look_at(name, declaration)
+            if isinstance(told.verdict, Revision):
+                self._unsaved.append((self._keys[at], told.verdict, told.warnings))
                 if len(self._unsaved) >= _BATCH:
                     await self._save()
             self._done += 1
@@ -230,7 +243,7 @@ class _Round:
 
     def _tell(self) -> None:
         if self._progress is not None:
-            self._progress(self._done, len(self._results))
+            self._progress(self._done, len(self._seen))
 
 
 class FakePowers:
@@ -266,14 +279,20 @@ class FakePowers:
         return answer[str(asked[0])]
 
 
-def _remembered(declaration: Declaration, stored: StoredAdmission) -> Revision:
+def _remembered(declaration: Declaration, stored: StoredAdmission) -> Seen:
     outcome = stored.outcome
-    return revision_of(
+    revision = revision_of(
         declaration,
         description=outcome["description"],
         input_schema=outcome["input_schema"],
         output_schema=outcome["output_schema"],
     )
+    return Seen(revision, tuple(outcome["warnings"]))
+
+
+def _warning(name: str, declaration: Declaration, told: str) -> Problem:
+    path = declaration.entrypoint.partition(":")[0]
+    return Problem(path=path, message=told, tool=name, severity=Severity.WARNING)
 
 
 def _answer(execution: Execution, output_schema: JsonSchema | None) -> Any:

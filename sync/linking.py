@@ -218,3 +218,11 @@ def check_function(
         problems.found.append(Problem(path=whole, line=line, column=column, message=message, advice=advice))
     check_against_parameters(problems, fields, found.parameters, is_async=found.is_async)
     return True
+
+
+def placed(problem: Problem, tool: DeclaredTool) -> Problem:
+    """A problem of admission with its path in the source: admission knows only those in the manifest's folder."""
+    if problem.path:
+        path = str(PurePosixPath(tool.path).parent / problem.path)
+        return msgspec.structs.replace(problem, path=path, tool=tool.name)
+    return msgspec.structs.replace(problem, path=tool.path, line=problem.line or tool.line, tool=tool.name)

@@ -16,11 +16,11 @@ from portoser.catalog.group import Group
 from portoser.catalog.policy import Policy
 from portoser.catalog.tool import GIT
 from sync.documents import Document, GroupDocument, ManifestFile, PolicyDocument, ToolDocument, read_manifest
-from sync.linking import DeclaredTool, Folder, Linked, link_tool
+from sync.linking import DeclaredTool, Folder, Linked, link_tool, placed
 from sync.rest import from_rest
 from sync.texts import CodeFile, read_code, read_text
 
-__all__ = ["DeclaredTool", "Reader", "Reading", "from_rest", "is_read", "read"]
+__all__ = ["DeclaredTool", "Reader", "Reading", "from_rest", "is_read", "placed", "read"]
 
 _Single = TypeVar("_Single", GroupDocument, PolicyDocument)
 

@@ -6,13 +6,12 @@ fails raises. What a step needs of others it finds in the run, and what outlives
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import PurePosixPath
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
 from portoser import __version__
-from portoser.admission import Admission
+from portoser.admission import Admission, Verdict
 from portoser.catalog.errors import Problem
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import DesiredTool, Provenance, RegisteredTool
@@ -22,7 +21,7 @@ from portoser.store import tools
 from portoser.store.database import Database
 from sync import guards
 from sync.blocking import in_thread
-from sync.manifest import READER_FORM, DeclaredTool, Reader, Reading
+from sync.manifest import READER_FORM, DeclaredTool, Reader, Reading, placed
 from sync.plan import make_plan
 from sync.planned import Desired, Plan, Registered, WantedTool
 from sync.sources.base import Scan, Source, SourceUnreadable
@@ -30,8 +29,6 @@ from sync.status import Conditions, Phase, RunOutcome
 
 SECONDS_TO_FOLLOW = 10.0
 """How long a run waits for this replica to serve what it applied."""
-
-Verdict: TypeAlias = Revision | tuple[Problem, ...]
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -75,6 +72,8 @@ class Workshop:
         self.owner = self.reader.owner
         self.verdicts: dict[str, tuple[DeclaredTool, Verdict]] = {}
         """What admission said of each tool, for as long as its declaration is the same."""
+        self.code_warnings: dict[str, list[Problem]] = {}
+        """What it told of each tool's code, beside its verdict."""
         self.wanted: dict[str, _Wanted] = {}
         """What came of each tool in the last run."""
         self.wanted_of: Scan | None = None
@@ -155,12 +154,21 @@ async def admit(run: Run) -> RunOutcome | None:
     new = [tool for tool in changed if not _is_known(shop.verdicts.get(tool.name), tool, run)]
     if new:
         declarations = [(tool.name, tool.declaration) for tool in new]
-        verdicts = await shop.admission.admit(declarations, progress=shop.on_progress)
+        warnings: list[Problem] = []
+        verdicts = await shop.admission.admit(declarations, progress=shop.on_progress, on_warning=warnings.append)
         for tool, verdict in zip(new, verdicts, strict=True):
-            shop.verdicts[tool.name] = (tool, _placed(verdict, tool))
+            if not isinstance(verdict, Revision):
+                verdict = tuple(placed(problem, tool) for problem in verdict)  # noqa: PLW2901
+            shop.verdicts[tool.name] = (tool, verdict)
+            shop.code_warnings.pop(tool.name, None)
+        by_name = {tool.name: tool for tool in new}
+        for warning in warnings:
+            tool = by_name[warning.tool or ""]
+            shop.code_warnings.setdefault(tool.name, []).append(placed(warning, tool))
     if len(shop.verdicts) > len(reading.tools):
         names = {tool.name for tool in reading.tools}
         shop.verdicts = {name: known for name, known in shop.verdicts.items() if name in names}
+        shop.code_warnings = {name: told for name, told in shop.code_warnings.items() if name in names}
     return None
 
 
@@ -186,7 +194,8 @@ async def plan(run: Run) -> RunOutcome | None:
     refused = [problem for problems in run.invalid.values() for problem in problems]
     told = dict.fromkeys([*reading.errors, *refused, *made.errors])
     run.problems = tuple(sorted(told, key=lambda problem: (problem.path, problem.line, problem.column)))
-    run.warnings = tuple(problem for problem in reading.problems if not problem.is_error)
+    of_code = [warning for told in shop.code_warnings.values() for warning in told]
+    run.warnings = (*(problem for problem in reading.problems if not problem.is_error), *of_code)
     return None
 
 
@@ -249,19 +258,6 @@ def _is_known(known: tuple[DeclaredTool, Verdict] | None, tool: DeclaredTool, ru
     if known is None or (run.is_thorough and not isinstance(known[1], Revision)):
         return False
     return known[0] is tool or (known[0].declaration == tool.declaration and known[0].path == tool.path)
-
-
-def _placed(verdict: Verdict, tool: DeclaredTool) -> Verdict:
-    """Problems with paths in the source: admission knows only those in the manifest's folder."""
-    if isinstance(verdict, Revision):
-        return verdict
-    folder = PurePosixPath(tool.path).parent
-    return tuple(
-        msgspec.structs.replace(problem, path=str(folder / problem.path))
-        if problem.path
-        else msgspec.structs.replace(problem, path=tool.path, line=problem.line or tool.line)
-        for problem in verdict
-    )
 
 
 def _desired(run: Run) -> Desired:

@@ -176,3 +176,12 @@ async def test_without_a_database_nothing_is_remembered() -> None:
         [revision] = await admission.admit([("x", declaration("x = 1"))])
         assert isinstance(revision, Revision)
     assert len(runtime.described) == 2
+
+
+async def test_what_its_author_should_know_of_code_is_told_each_time(database: Any, runtime: Any) -> None:
+    admission = Admission(database, runtime)
+    for _ in range(2):
+        warnings: list[Problem] = []
+        await admission.admit([("x", declaration("def f(): pass\n"))], on_warning=warnings.append)
+        assert [(warning.path, warning.tool, warning.is_error) for warning in warnings] == [("x.py", "x", False)]
+        assert "docstring" in warnings[0].message

@@ -85,6 +85,10 @@ async def test_code_that_does_not_import_is_invalid_with_file_and_line(repo: Any
     assert w.names == ["good"]
     [problem] = w.reconciler.status.problems
     assert (problem.path, problem.line, problem.tool) == ("sub/bad.py", 1, "sub.bad")
+    assert {(warning.path, warning.tool) for warning in w.reconciler.status.warnings} == {
+        ("good.py", "good"),  # it has no docstring
+        ("sub/bad.yaml", "sub.bad"),  # its name holds a dot
+    }
 
 
 async def test_a_file_that_cannot_be_parsed_deletes_nothing_of_what_it_declared(repo: Any, world: Start) -> None:
