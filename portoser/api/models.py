@@ -103,6 +103,12 @@ class ToolDetail(ToolOut):
     files: list[FileOut] | None
 
 
+class ToolChanged(ToolDetail):
+    """A tool as it is now, and what its author should know of it."""
+
+    warnings: list[ProblemItem]
+
+
 class ToolPage(Model):
     """A page of tools, by name."""
 

@@ -64,7 +64,7 @@ def problem_response(
         "detail": detail,
         "code": code,
         **({"instance": instance} if instance else {}),
-        "errors": [_item(problem) for problem in errors],
+        "errors": [problem_item(problem) for problem in errors],
         **(extra or {}),
     }
     return Response(msgspec.json.encode(body), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
@@ -150,7 +150,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     )
 
 
-def _item(problem: Problem) -> dict[str, Any]:
+def problem_item(problem: Problem) -> dict[str, Any]:
+    """A problem as REST tells it."""
     return {
         "path": problem.path,
         "line": problem.line,

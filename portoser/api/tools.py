@@ -1,6 +1,7 @@
 """Tools: what is registered, and adding, replacing and deleting those that git does not own."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -8,9 +9,9 @@ from fastapi import APIRouter, Body, Header, Query, Response
 
 from portoser.api.context import CallerOf, EditorOf, ServicesOf, has_role
 from portoser.api.documents import TOOL_BODY, TOOL_EXAMPLES, refusals
-from portoser.api.models import FileOut, ProvenanceOut, ToolDetail, ToolOut, ToolPage
+from portoser.api.models import FileOut, ProblemItem, ProvenanceOut, ToolChanged, ToolDetail, ToolOut, ToolPage
 from portoser.api.paging import Limit, Name, Skip, did_you_mean, page
-from portoser.api.problems import Refused
+from portoser.api.problems import Refused, problem_item
 from portoser.api.route import BoundedRoute
 from portoser.api.services import Services
 from portoser.api.writing import admitted, applied, put, refuse_what_git_owns
@@ -71,7 +72,7 @@ async def list_tools(
     status_code=201,
     responses={201: {"headers": _ETAG}, **refusals(400, 401, 403, 409, 413, 415, 422, 503)},
 )
-async def add_tool(services: ServicesOf, caller: EditorOf, body: Declared, response: Response) -> ToolDetail:
+async def add_tool(services: ServicesOf, caller: EditorOf, body: Declared, response: Response) -> ToolChanged:
     """Add a tool, or replace one with `replace_existing`; answers when it is served."""
     declared = from_rest(body)
     existing = services.follower.snapshot.tools.get(declared.name)
@@ -83,7 +84,7 @@ async def add_tool(services: ServicesOf, caller: EditorOf, body: Declared, respo
                 f"There is a tool {registered.name!r} already, at version {registered.version}, of {registered.owner}. "
                 'Send "replace_existing": true to replace it.'
             )
-    revision = await admitted(services, declared)
+    revision, warnings = await admitted(services, declared)
     change = put(
         declared.name,
         revision,
@@ -93,7 +94,7 @@ async def add_tool(services: ServicesOf, caller: EditorOf, body: Declared, respo
         existing=registered,
     )
     await applied(services, [change], caller)
-    return await _detail(services, caller, declared.name, response)
+    return _changed(await _detail(services, caller, declared.name, response), warnings)
 
 
 @router.get(
@@ -113,13 +114,13 @@ async def get_tool(services: ServicesOf, caller: CallerOf, name: Name, response:
     summary="Add or replace a tool",
     responses={
         200: {"headers": _ETAG},
-        201: {"model": ToolDetail, "description": "There was none of this name.", "headers": _ETAG},
+        201: {"model": ToolChanged, "description": "There was none of this name.", "headers": _ETAG},
         **refusals(400, 401, 403, 409, 412, 413, 415, 422, 503),
     },
 )
 async def put_tool(
     services: ServicesOf, caller: EditorOf, name: Name, body: Declared, response: Response, if_match: IfMatch = None
-) -> ToolDetail:
+) -> ToolChanged:
     """Make the tool what the body says, whether it exists or not; If-Match refuses a change that comes too late."""
     if body.get("name", name) != name:
         raise Invalid([Problem(path="name", message=f"The body names {body['name']!r}, the address {name!r}.")])
@@ -129,13 +130,13 @@ async def put_tool(
     _check_match(if_match, existing)
     if existing is not None:
         refuse_what_git_owns(existing, services.repository)
-    revision = await admitted(services, declared)
+    revision, warnings = await admitted(services, declared)
     change = put(
         name, revision, group=declared.group, permissions=declared.permissions, caller=caller, existing=existing
     )
     await applied(services, [change], caller)
     response.status_code = 201 if existing is None else 200
-    return await _detail(services, caller, name, response)
+    return _changed(await _detail(services, caller, name, response), warnings)
 
 
 @router.delete(
@@ -219,6 +220,13 @@ async def _detail(services: Services, caller: Caller, name: str, response: Respo
     shown = await detail_of(services, caller, name)
     response.headers["ETag"] = f'"{shown.version}-{shown.digest[:16]}"'
     return shown
+
+
+def _changed(shown: ToolDetail, warnings: Sequence[Problem]) -> ToolChanged:
+    return ToolChanged(
+        **{name: getattr(shown, name) for name in ToolDetail.model_fields},
+        warnings=[ProblemItem(**problem_item(warning)) for warning in warnings],
+    )
 
 
 def _listed(services: Services, caller: Caller, everything: bool | None) -> list[ServedTool]:

@@ -8,7 +8,7 @@ from portoser.api.problems import Refused
 from portoser.api.services import Services
 from portoser.catalog.caller import Caller
 from portoser.catalog.change import Change, PutTool
-from portoser.catalog.errors import Conflict, Invalid, PortoserError
+from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import GIT, REST, DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied
@@ -34,15 +34,16 @@ async def applied(services: Services, changes: Sequence[Change], caller: Caller)
     return done
 
 
-async def admitted(services: Services, declared: DeclaredTool) -> Revision:
-    """The revision that a declaration becomes: imported in a worker, its examples run.
+async def admitted(services: Services, declared: DeclaredTool) -> tuple[Revision, list[Problem]]:
+    """The revision that a declaration becomes, imported in a worker, its examples run; and what to tell its author.
 
     Raises:
         Invalid: what the code did wrong.
     """
-    [outcome] = await services.admission.admit([(declared.name, declared.declaration)])
+    warnings = list(declared.warnings)
+    [outcome] = await services.admission.admit([(declared.name, declared.declaration)], on_warning=warnings.append)
     if isinstance(outcome, Revision):
-        return outcome
+        return outcome, warnings
     # Without a path, one of the examples is to blame.
     raise Invalid(msgspec.structs.replace(problem, path=problem.path or "examples") for problem in outcome)
 

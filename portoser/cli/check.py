@@ -15,6 +15,7 @@ from portoser.cli.target import AsJson
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from portoser.admission import Verdict
     from portoser.catalog.errors import Problem
     from portoser.catalog.revision import Revision
     from portoser.settings import Settings
@@ -85,7 +86,8 @@ async def check(settings: "Settings", *, run: bool) -> Checked:
         CommandError: the folder cannot be read.
     """
     from portoser.catalog.errors import PortoserError
-    from sync.manifest import Reader
+    from portoser.catalog.revision import Revision
+    from sync.manifest import Reader, placed
     from sync.sources.base import SourceUnreadable
     from sync.sources.worktree import Worktree
 
@@ -96,32 +98,27 @@ async def check(settings: "Settings", *, run: bool) -> Checked:
     reading = Reader("main").read(scan.files, scan.refused)
     revisions: dict[str, Revision] = {}
     refused: dict[str, Sequence[Problem]] = {}
+    told: list[Problem] = []
     not_run = None
     if run and reading.tools:
         try:
-            outcomes = await _admitted(settings, reading.tools)
+            verdicts = await _admitted(settings, reading.tools, told)
         except PortoserError as error:
-            outcomes, not_run = [], str(error)
-        for tool, outcome in zip(reading.tools, outcomes, strict=False):
-            if isinstance(outcome, tuple):
-                refused[tool.name] = [placed(problem, tool) for problem in outcome]
+            verdicts, not_run = [], str(error)
+        for tool, verdict in zip(reading.tools, verdicts, strict=False):
+            if isinstance(verdict, Revision):
+                revisions[tool.name] = verdict
             else:
-                revisions[tool.name] = outcome
-    problems = sorted({*reading.problems, *(problem for found in refused.values() for problem in found)})
+                refused[tool.name] = [placed(problem, tool) for problem in verdict]
+    by_name = {tool.name: tool for tool in reading.tools}
+    warnings = (placed(warning, by_name[warning.tool or ""]) for warning in told)
+    problems = sorted({*reading.problems, *warnings, *(problem for found in refused.values() for problem in found)})
     return Checked(scan, reading, revisions, refused, problems, not_run)
 
 
-def placed(problem: "Problem", tool: "DeclaredTool") -> "Problem":
-    """A problem of admission with its place in the source: a file of the tool, or an example in its manifest."""
-    import msgspec
-
-    if not problem.path:
-        return msgspec.structs.replace(problem, path=tool.path, line=problem.line or tool.line, tool=tool.name)
-    folder = tool.path.rpartition("/")[0]
-    return msgspec.structs.replace(problem, path=f"{folder}/{problem.path}" if folder else problem.path, tool=tool.name)
-
-
-async def _admitted(settings: "Settings", tools: "Sequence[DeclaredTool]") -> "list[Revision | tuple[Problem, ...]]":
+async def _admitted(
+    settings: "Settings", tools: "Sequence[DeclaredTool]", warnings: "list[Problem]"
+) -> "list[Verdict]":
     from portoser import logs
     from portoser.admission import Admission
     from portoser.progress import AdmissionProgress
@@ -133,7 +130,9 @@ async def _admitted(settings: "Settings", tools: "Sequence[DeclaredTool]") -> "l
         await runtime.start()
         try:
             admission = Admission(None, runtime)
-            return await admission.admit([(tool.name, tool.declaration) for tool in tools], progress=progress)
+            return await admission.admit(
+                [(tool.name, tool.declaration) for tool in tools], progress=progress, on_warning=warnings.append
+            )
         finally:
             await runtime.aclose()
 

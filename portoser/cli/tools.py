@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from portoser.cli.client import Server, tool_path
+from portoser.cli.client import Server, problem_line, tool_path
 from portoser.cli.exits import CommandError, Exit
-from portoser.cli.output import print_fields, print_json, print_table, say
+from portoser.cli.output import print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, server_of
 
 app = typer.Typer(help="Registered tools.", no_args_is_help=True)
@@ -131,6 +131,8 @@ def add(
         print_json(tool)
         return
     say(f"{tool['name']} is version {tool['version']}, of {tool['owner']}.", style="green")
+    for warning in tool["warnings"]:
+        warn(problem_line(warning))
     if not tool["permissions"]:
         say("It names no permissions, so that only admins may call it where auth is on.")
 

@@ -190,3 +190,11 @@ def test_a_misspelt_name_is_answered_with_the_near_one(server: LiveServer) -> No
     answer = server.api("GET", "/api/mcp/tools/helo")
     assert answer.status_code == 404
     assert "Did you mean 'hello'?" in answer.json()["detail"]
+
+
+def test_what_an_author_should_know_is_told_with_the_tool(server: LiveServer) -> None:
+    tool = server.add("dotted.name", "def name() -> int:\n    return 1\n")
+    told = [warning["message"] for warning in tool["warnings"]]
+    assert any("holds a dot" in message for message in told)
+    assert any("docstring" in message for message in told)
+    assert {warning["severity"] for warning in tool["warnings"]} == {"warning"}
