@@ -52,6 +52,7 @@ async def independence(few: Server, many: Server, counts: tuple[int, int], *, ro
         rows.append(Row(label, None, a.rate, "calls/s", better="more"))
         label = f"  with {counted(counts[1])}, by turns with that"
         rows.append(Row(label, None, b.rate, "calls/s", paired_ratio(b, a), "≥ 0.9", better="more"))
+        rows.append(Row("  CPU a call, likewise", None, b.cpu_ms, "ms", b.cpu_ms / a.cpu_ms))
     return rows
 
 
