@@ -108,7 +108,7 @@ async def test_every_tool_has_examples_that_hold_and_describes_its_parameters(
     admission = Admission(None, runtime)
     for tool in reading.tools:
         assert tool.declaration.examples, tool.name
-        revision = await admission.look_at(tool.name, tool.declaration)
+        revision = (await admission.look_at(tool.name, tool.declaration)).verdict
         assert isinstance(revision, Revision), revision
         assert revision.description.endswith("."), tool.name
         for name, schema in revision.input_schema["properties"].items():
