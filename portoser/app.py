@@ -24,6 +24,7 @@ from portoser.audit.queries import AuditLog
 from portoser.audit.writer import AuditWriter
 from portoser.banner import banner
 from portoser.catalog.errors import PortoserError
+from portoser.housekeeping import keep_house
 from portoser.identity.authenticate import Authenticator
 from portoser.identity.middleware import IdentityMiddleware
 from portoser.identity.tokens import TokenFile
@@ -197,6 +198,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             tasks.create_task(built.services.follower.run(), name="follower"),
             tasks.create_task(built.services.reconciler.run(), name="reconciler"),
             tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
+            tasks.create_task(keep_house(built.services.writer), name="housekeeping"),
         ]
         server = _Server(
             uvicorn.Config(
