@@ -111,6 +111,8 @@ class Benchmark:
     async def _measure(self, bare: Server, ours: Server, tools: int) -> None:
         extent = self._extent
         pace = {"rounds": extent.rounds, "seconds": extent.seconds}
+        if tools >= 1000:
+            await self._take("starting", f"{counted(tools)}: settling", _rows(measures.settling(ours, tools)))
         await self._take("calls", f"{counted(tools)}: calls", measures.calls(bare, ours, tools, **pace))
         if not self._null and tools == max(extent.sizes):
             await self._take("calls", f"{counted(tools)}: other calls", measures.other_loads(bare, ours, tools, **pace))
@@ -220,6 +222,7 @@ def main() -> int:
         except (asyncio.CancelledError, KeyboardInterrupt):
             benchmark.failures.append("The run was interrupted.")
         finally:  # what was measured by then is shown, whatever happened
+            about |= report.company(benchmark.sections)
             report.show(benchmark.sections, about, Console(width=None if sys.stdout.isatty() else 100))
     for failure in benchmark.failures:
         progress.print(f"not measured: {failure}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+import psutil
+
 from benchmarks.protocol import ModernSession, Session, SseSession
 from benchmarks.servers import Server
 
@@ -20,12 +22,17 @@ WARM_UP = 0.5
 
 @dataclass(frozen=True)
 class Round:
-    """What one round gave. ``latencies`` are seconds, sorted; ``cpu`` is seconds of the server's processes."""
+    """What one round gave. ``latencies`` are seconds, sorted; ``cpu`` is seconds of the server's processes.
+
+    ``others`` is how many CPUs whoever is neither the server nor the client used meanwhile: above a few
+    hundredths, a round says as much about them as about the server.
+    """
 
     calls: int
     seconds: float
     latencies: list[float]
     cpu: float
+    others: float
 
     @property
     def rate(self) -> float:
@@ -89,13 +96,21 @@ async def one_round(contestant: Contestant, seconds: float) -> Round:
                 sessions.append(await contestant.open_session())  # noqa: PERF401 - closed below, however far it came
             await _drive(contestant, sessions, WARM_UP)
             cpu, started = contestant.server.cpu_seconds(), time.perf_counter()
+            machine = _machine_seconds() - time.process_time()
             latencies = await _drive(contestant, sessions, seconds)
             elapsed = time.perf_counter() - started
             cpu = contestant.server.cpu_seconds() - cpu
+            machine = _machine_seconds() - time.process_time() - machine
     finally:
         for session in sessions:
             session.close()
-    return Round(len(latencies), elapsed, sorted(latencies), cpu)
+    return Round(len(latencies), elapsed, sorted(latencies), cpu, max(0.0, machine - cpu) / elapsed)
+
+
+def _machine_seconds() -> float:
+    """CPU seconds that all processes of the machine, and its hypervisor, have used."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
 async def _drive(contestant: Contestant, sessions: Sequence[Session], seconds: float) -> list[float]:

@@ -51,7 +51,7 @@ async def independence(few: Server, many: Server, counts: tuple[int, int], *, ro
         label = f"ours, {transport}, with {counted(counts[0])}"
         rows.append(Row(label, None, a.rate, "calls/s", better="more"))
         label = f"  with {counted(counts[1])}, by turns with that"
-        rows.append(Row(label, None, b.rate, "calls/s", paired_ratio(b, a), "≥ 0.9", better="more"))
+        rows.append(Row(label, None, b.rate, "calls/s", paired_ratio(b, a), "≥ 0.9", "more", _rounds(a, b)))
         rows.append(Row("  CPU a call, likewise", None, b.cpu_ms, "ms", b.cpu_ms / a.cpu_ms))
     return rows
 
@@ -59,11 +59,31 @@ async def independence(few: Server, many: Server, counts: tuple[int, int], *, ro
 def call_rows(label: str, theirs: Contestant, ours: Contestant, bar: str = "") -> list[Row]:
     """The rows that one pair of contestants gives."""
     return [
-        Row(label, theirs.rate, ours.rate, "calls/s", paired_ratio(ours, theirs), bar, better="more"),
+        Row(label, theirs.rate, ours.rate, "calls/s", paired_ratio(ours, theirs), bar, "more", _rounds(theirs, ours)),
         Row("  p50", theirs.latency_ms(0.5), ours.latency_ms(0.5), "ms"),
         Row("  p99", theirs.latency_ms(0.99), ours.latency_ms(0.99), "ms"),
         Row("  CPU a call, all processes", theirs.cpu_ms, ours.cpu_ms, "ms"),
     ]
+
+
+def _rounds(against: Contestant, ours: Contestant) -> dict[str, list[dict[str, float]]]:
+    return {
+        name: [{"rate": each.rate, "cpu_ms": each.cpu_ms, "others": each.others} for each in contestant.rounds]
+        for name, contestant in (("against", against), ("ours", ours))
+    }
+
+
+async def settling(server: Server, tools: int, *, at_most: float = 30) -> Row:
+    """How long a server that is ready goes on working by itself; the other measures wait for its end."""
+    started, quiet_since = time.monotonic(), time.monotonic()
+    while time.monotonic() - started < at_most:
+        before = server.cpu_seconds()
+        await asyncio.sleep(0.5)
+        if server.cpu_seconds() - before > 0.1:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since >= 2:
+            break
+    return Row(f"start, {counted(tools)}: still busy after ready", None, quiet_since - started, "s")
 
 
 async def crowded_anchor(bare: Server, tools: int, *, seconds: float) -> list[Row]:

@@ -3,9 +3,10 @@
 import json
 import os
 import platform
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Row:
     ratio: float | None = None
     bar: str = ""
     better: str = "less"
+    rounds: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Each round behind the figures, by column, for the JSON: rate, CPU a call, CPUs that others used."""
 
     @property
     def shown_ratio(self) -> float | None:
@@ -60,6 +63,17 @@ def facts(command: Sequence[str]) -> dict[str, str]:
         "command": " ".join(command),
         "load": "1, 5, 15 min load averages at the start: " + ", ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
+
+
+def company(sections: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """What the machine did besides, while calls were measured: where it is much, the ratios are not to be quoted."""
+    shares = [
+        each["others"] for rows in sections.values() for row in rows for one in row.rounds.values() for each in one
+    ]
+    if not shares:
+        return {}
+    told = f"others used {statistics.median(shares):.0%} of a CPU while calls were measured, {max(shares):.0%} at worst"
+    return {"company": told + ("; NOT QUIET ENOUGH TO QUOTE" if statistics.median(shares) > 0.1 else "")}
 
 
 def _processor() -> str:
