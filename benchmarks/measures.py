@@ -83,7 +83,7 @@ async def settling(server: Server, tools: int, *, at_most: float = 30) -> Row:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since >= 2:
             break
-    return Row(f"start, {counted(tools)}: still busy after ready", None, quiet_since - started, "s")
+    return Row(f"  busy after it was ready, {counted(tools)}", None, quiet_since - started, "s")
 
 
 async def crowded_anchor(bare: Server, tools: int, *, seconds: float) -> list[Row]:
@@ -230,7 +230,7 @@ async def idle(server: Server, tools: int, *, seconds: float) -> Row:
     before = server.cpu_seconds()
     await asyncio.sleep(seconds)
     used = 100 * (server.cpu_seconds() - before) / seconds
-    return Row(f"CPU while idle, {counted(tools)}", None, used, "% of 1 CPU")
+    return Row(f"CPU while idle, {counted(tools)}", None, used, "% CPU")
 
 
 def memory(bare: Memory | None, ours: Memory, tools: int) -> list[Row]:
