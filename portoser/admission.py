@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import jsonschema_rs
 import msgspec
 import structlog
 
 from portoser.catalog.caller import system_caller
-from portoser.catalog.errors import PowerError, Problem, Severity
+from portoser.catalog.errors import PowerError, Problem, Severity, Unavailable
 from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
+from portoser.catalog.schema import validator_of, wrong_with_schema
 from portoser.runtime.types import Call, CodeError, Description, Events, Execution, FilesLoader, PowerHost, Program
 from portoser.store import admissions
 from portoser.store.admissions import StoredAdmission
@@ -123,6 +123,14 @@ class Admission:
                 tool=name,
             )
             return Seen((problem,))
+        faults = [
+            f"{what} that its code gives {fault}"
+            for what, schema in (("The input schema", told.input_schema), ("The output schema", told.output_schema))
+            if schema is not None and (fault := wrong_with_schema(schema)) is not None
+        ]
+        if faults:
+            path = declaration.entrypoint.partition(":")[0]
+            return Seen(tuple(Problem(path=path, message=message, tool=name) for message in faults))
         revision = revision_of(
             declaration,
             description=told.description,
@@ -167,7 +175,7 @@ class Admission:
 
     async def _wrong_with(self, example: Example, revision: Revision) -> str | None:
         """What is wrong with an example, to follow its number in a message; None where it holds."""
-        validator = jsonschema_rs.Draft202012Validator(revision.input_schema)
+        validator = validator_of(revision.input_schema)
         for error in validator.iter_errors(example.call):
             place = ".".join(map(str, error.instance_path))
             return f"calls the tool with wrong arguments: {f'{place}: ' if place else ''}{error.message}."
@@ -228,13 +236,26 @@ class _Round:
     async def _take(self, waiting: Iterator[int]) -> None:
         for at in waiting:
             name, declaration = self._declarations[at]
-            self._seen[at] = told = await self._admission.look_at(name, declaration)
+            self._seen[at] = told = await self._look_at(name, declaration)
             if isinstance(told.verdict, Revision):
                 self._unsaved.append((self._keys[at], told.verdict, told.warnings))
                 if len(self._unsaved) >= _BATCH:
                     await self._save()
             self._done += 1
             self._tell()
+
+    async def _look_at(self, name: str, declaration: Declaration) -> Seen:
+        """What admission says of one declaration. Whatever one tool does, the others are looked at all the same."""
+        try:
+            return await self._admission.look_at(name, declaration)
+        except Unavailable:
+            raise
+        except Exception as error:
+            log.exception("admission.failed", tool=name)
+            message = f"It cannot be admitted: {type(error).__name__}: {str(error)[:300]}"
+            advice = "The server's log has more; this is a fault of Portoser, or of the tool's doing."
+            path = declaration.entrypoint.partition(":")[0]
+            return Seen((Problem(path=path, message=message, advice=advice, tool=name),))
 
     async def _save(self) -> None:
         unsaved, self._unsaved = self._unsaved, []

@@ -9,11 +9,10 @@ import jsonschema_rs
 
 from portoser.catalog.errors import PortoserError
 from portoser.catalog.revision import JsonSchema
+from portoser.catalog.schema import validator_of
 
 _MOST_PROBLEMS = 5
 _LONGEST_MESSAGE = 300
-_BACKTRACKS = 100_000
-"""How hard a pattern may try: beyond that, a text counts as one that does not match."""
 
 
 class BadSchema(PortoserError):
@@ -31,12 +30,9 @@ class ArgumentsValidator:
         properties = schema.get("properties")
         self._known = tuple(properties) if isinstance(properties, dict) else ()
         try:
-            self._validator = jsonschema_rs.validator_for(
-                schema, offline=True, pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS)
-            )
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            text = getattr(error, "message", None) or str(error)
-            raise BadSchema(f"Its input schema cannot be used: {_cut(text)}") from None
+            self._validator = validator_of(schema)
+        except ValueError as error:
+            raise BadSchema(f"Its input schema cannot be used: {_cut(str(error))}") from None
 
     def problems(self, arguments: Any) -> Sequence[str]:
         """What is wrong with the arguments, a sentence each; empty where nothing is."""

@@ -185,3 +185,43 @@ async def test_what_its_author_should_know_of_code_is_told_each_time(database: A
         await admission.admit([("x", declaration("def f(): pass\n"))], on_warning=warnings.append)
         assert [(warning.path, warning.tool, warning.is_error) for warning in warnings] == [("x.py", "x", False)]
         assert "docstring" in warnings[0].message
+
+
+async def test_a_schema_that_the_code_makes_up_is_refused_and_the_other_tools_are_admitted(
+    database: Any, runtime: Any
+) -> None:
+    made_up = (
+        "from typing import Annotated\nfrom pydantic import WithJsonSchema\n"
+        "def f(a: Annotated[int, WithJsonSchema({SCHEMA})]) -> int:\n    return 1\n"
+    )
+    fetching = made_up.replace("{SCHEMA}", '{"$ref": "http://127.0.0.1:9/internal.json"}')
+    no_schema = made_up.replace("{SCHEMA}", '{"type": "file"}')
+    deep = made_up.replace("def f", "s = {'type': 'integer'}\nfor _ in range(200): s = {'anyOf': [s]}\ndef f").replace(
+        "{SCHEMA}", "s"
+    )
+    answers = await Admission(database, runtime).admit(
+        [
+            ("fetching", declaration(fetching, examples=(Example(call={"a": 1}),))),
+            ("no_schema", declaration(no_schema, examples=(Example(call={"a": 1}),))),
+            ("deep", declaration(deep)),
+            ("good", declaration(GREET)),
+        ]
+    )
+    said = [str(answer[0]) if isinstance(answer, tuple) else "admitted" for answer in answers]
+    assert "another document" in said[0]
+    assert "not a JSON Schema" in said[1]
+    assert said[2] != "admitted"
+    assert said[3] == "admitted"
+
+
+async def test_a_fault_of_ours_with_one_tool_leaves_the_others_alone(database: Any) -> None:
+    class Faulty(Counting):
+        async def describe(self, declared: Declaration) -> Description:
+            if "fault" in declared.files[0].content:
+                raise ZeroDivisionError("a fault")
+            return await super().describe(declared)
+
+    bad, good = await Admission(database, Faulty()).admit([("bad", declaration("# fault")), ("good", declaration(""))])
+    assert isinstance(bad, tuple)
+    assert "ZeroDivisionError" in bad[0].message
+    assert isinstance(good, Revision)
