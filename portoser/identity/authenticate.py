@@ -94,10 +94,16 @@ class _Headers:
 
 
 def _narrowing(scope: Scope) -> frozenset[str] | None:
-    """The groups of ``?groups=a,b``; None where the connection does not narrow itself."""
+    """The groups of ``?groups=a,b``; None where the connection does not narrow itself.
+
+    ``?groups=`` narrows too, to nothing: a list that came out empty must not open everything.
+    """
     query: bytes = scope.get("query_string", b"")
-    if b"groups=" not in query:
+    if b"groups" not in query:
         return None
-    named = [value for key, value in parse_qsl(query.decode("latin-1"), max_num_fields=1000) if key == "groups"]
+    fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+    named = [value for key, value in fields if key == "groups"]
+    if not named:
+        return None
     groups = [group.strip() for value in named for group in value.split(",") if group.strip()]
-    return frozenset(groups[:_MOST_GROUPS]) if groups else None
+    return frozenset(groups[:_MOST_GROUPS])

@@ -92,9 +92,14 @@ async def test_a_token_names_its_holder(token_and_file: tuple[str, TokenFile]) -
     assert (told["only"], told["session"]) == (["a", "b", "c"], "s1")
 
 
-@pytest.mark.parametrize("query", ["", "?groups=", "?groups=,", "?groups", "?mygroups=a"])
-async def test_naming_no_group_narrows_nothing(query: str) -> None:
+@pytest.mark.parametrize("query", ["", "?mygroups=a", "?mygroups=", "?x=groups"])
+async def test_who_does_not_ask_for_groups_is_not_narrowed(query: str) -> None:
     assert (await World(None).get(f"/{query}")).json()["only"] is None
+
+
+@pytest.mark.parametrize("query", ["?groups=", "?groups=,", "?groups=%20,,", "?groups", "?x=1&groups="])
+async def test_an_empty_list_of_groups_narrows_to_nothing(query: str) -> None:
+    assert (await World(None).get(f"/{query}")).json()["only"] == []
 
 
 async def test_without_a_credential_the_answer_says_how(token_and_file: tuple[str, TokenFile]) -> None:
