@@ -18,8 +18,15 @@ import msgspec
 import structlog
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, ListToolsResult, PaginatedRequestParams, Tool, ToolAnnotations, methods
-from pydantic import ValidationError
+from mcp_types import (
+    INVALID_PARAMS,
+    JSONRPCResponse,
+    ListToolsResult,
+    PaginatedRequestParams,
+    Tool,
+    ToolAnnotations,
+    methods,
+)
 
 from portoser.catalog.caller import Caller
 from portoser.catalog.revision import JsonSchema
@@ -158,7 +165,7 @@ def _sayable(tools: list[Tool], version: str) -> list[Tool]:
 
     Versions before 2026-07-28 know fewer schemas; an output, for example, must be an object there. The
     SDK refuses a whole page for one tool that does not fit, so that tool is listed without its output
-    schema, or, where that does not help, left out.
+    schema, or, where that does not help, left out. So is a tool whose schema is too deep to be written.
     """
     if _fits(tools, version):
         return tools
@@ -174,10 +181,13 @@ def _sayable(tools: list[Tool], version: str) -> list[Tool]:
 
 
 def _fits(tools: list[Tool], version: str) -> bool:
-    page = ListToolsResult(tools=tools).model_dump(by_alias=True, mode="json", exclude_none=True)
+    """Whether a page of these tools can be written at all, and read by clients of this version."""
     try:
+        page = ListToolsResult(tools=tools).model_dump(by_alias=True, mode="json", exclude_none=True)
         methods.validate_server_result("tools/list", version, page)
-    except ValidationError:
+        # The page travels inside a message. A schema may be just shallow enough for the one and not for the other.
+        JSONRPCResponse(jsonrpc="2.0", id=0, result=page).model_dump_json(by_alias=True, exclude_unset=True)
+    except (ValueError, RecursionError):  # pydantic's refusals are ValueErrors
         return False
     return True
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import mcp
 import pytest
 from mcp.client.sse import sse_client
@@ -9,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_world import NUMBERS, World, served
 
 from portoser.catalog.caller import Caller
+from portoser.catalog.revision import JsonSchema
 
 
 async def every_name(client: mcp.Client) -> list[str]:
@@ -142,3 +144,43 @@ async def test_a_header_that_contradicts_its_argument_is_refused_and_unseen_tool
         may_not = await http.post(world.http, json=body, headers={**headers, "Authorization": "Bearer olga"})
     assert "header" in may.json()["error"]["message"].lower()
     assert may_not.json()["error"]["data"]["reason"] == "forbidden"
+
+
+def nested(depth: int) -> JsonSchema:
+    schema: JsonSchema = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+async def test_a_schema_too_deep_to_be_written_costs_nobody_the_page(version: str) -> None:
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": version,
+        "Mcp-Method": "tools/list",
+    }
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
+    world = World()
+    async with world.serving(), httpx.AsyncClient(base_url=world.url, headers=headers) as http:
+        if version == "2025-11-25":
+            opened = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
+            http.headers["Mcp-Session-Id"] = opened.headers["mcp-session-id"]
+        ever_listed = set()
+        # Around the depth at which writing begins to fail, and far beyond it.
+        for depth in (60, *range(118, 130), 255, 400):
+            world.follower.swap(
+                served("add"), served("deep", input_schema=nested(depth)), served("out", output_schema=nested(depth))
+            )
+            listed = await http.post(
+                "/mcp", json={"jsonrpc": "2.0", "id": depth, "method": "tools/list", "params": {"_meta": meta}}
+            )
+            assert listed.status_code == 200
+            assert '"add"' in listed.text
+            assert '"out"' in listed.text
+            ever_listed.add('"deep"' in listed.text)
+    assert ever_listed == {True, False}
