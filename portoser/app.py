@@ -63,6 +63,7 @@ class Built(NamedTuple):
     asgi: ASGIApp
     services: Services
     mcp: McpServer
+    embedded: EmbeddedPostgres | None
 
 
 @asynccontextmanager
@@ -73,7 +74,7 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         PortoserError: something that is needed cannot be had; the message says what, and what to do.
     """
     async with AsyncExitStack() as stack:
-        database = await _database(settings, stack)
+        database, embedded = await _database(settings, stack)
         follower = Follower(database, enabled_groups=frozenset(settings.groups))
         await follower.start()
         access = Access(frozenset(settings.admin_groups))
@@ -131,7 +132,7 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
             tokens=tokens,
             metrics=metrics,
         )
-        mcp = build_mcp(follower, access, invocation)
+        mcp = build_mcp(follower, access, invocation, tokens=tokens)
         await stack.enter_async_context(mcp.lifespan())
         api = build_api(services)
         api.router.routes.extend(mcp.routes)
@@ -140,11 +141,12 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         guarded = HostOriginGuard(
             identified, allowed_hosts=_allowed_hosts(settings), allowed_origins=settings.allowed_origins
         )
-        yield Built(guarded, services, mcp)
+        yield Built(guarded, services, mcp, embedded)
 
 
-async def _database(settings: Settings, stack: AsyncExitStack) -> Database:
-    """The registry's database, migrated; the embedded one where no other is named."""
+async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[Database, EmbeddedPostgres | None]:
+    """The registry's database, migrated; the embedded one, which is told too, where no other is named."""
+    embedded = None
     if settings.database_url is not None:
         dsn = settings.database_url.get_secret_value()
         await migrate(dsn, server_role=None)
@@ -155,7 +157,7 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> Database:
         dsn = embedded.server_dsn
     database = await Database.connect(dsn)
     stack.push_async_callback(database.close)
-    return database
+    return database, embedded
 
 
 def _allowed_hosts(settings: Settings) -> list[str]:
@@ -200,6 +202,8 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
             tasks.create_task(keep_house(built.services.writer), name="housekeeping"),
         ]
+        if built.embedded is not None:
+            background.append(tasks.create_task(built.embedded.keep_running(), name="postgres"))
         server = _Server(
             uvicorn.Config(
                 built.asgi,

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -124,9 +124,34 @@ class Cluster:
             password_file.unlink(missing_ok=True)
         unfinished.rename(self.pgdata)
 
-    def launch(self, settings: Mapping[str, str]) -> Path:
-        """Start Postgres, wait until it answers, and return the folder of its socket."""
-        socket_folder = self._socket_folder()
+    @property
+    def runs(self) -> bool:
+        """Whether the cluster's Postgres lives. It costs a few reads of small files, and no process."""
+        return self._postmaster() is not None
+
+    def revive(self, settings: Mapping[str, str], socket_folder: Path, is_wanted: Callable[[], bool]) -> bool:
+        """Start a Postgres that has ended again, where its socket was; whether it was us who did.
+
+        Where somebody else starts or stops it right now, nothing is done. ``is_wanted`` is asked under the lock.
+
+        Raises:
+            PortoserError: it does not start; the message says why.
+        """
+        try:
+            guard = _locked(self.folder / "start.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        try:
+            if self.runs or not is_wanted():
+                return False
+            self.launch(settings, socket_folder)
+            return True
+        finally:
+            os.close(guard)
+
+    def launch(self, settings: Mapping[str, str], socket_folder: Path | None = None) -> Path:
+        """Start Postgres, wait until it answers, and return the folder of its socket: the one given, or the usual."""
+        socket_folder = self._own(socket_folder or self._usual_socket_folder())
         self._clear_away_the_dead(socket_folder)
         options = {"listen_addresses": "", "unix_socket_directories": str(socket_folder), **settings}
         words = " ".join(f"-c {name}='{value}'" for name, value in options.items())
@@ -181,11 +206,15 @@ class Cluster:
         except (OSError, psutil.Error):
             return False
 
-    def _socket_folder(self) -> Path:
+    def _usual_socket_folder(self) -> Path:
         folder = self.folder / "run"
         if len(os.fsencode(folder / _SOCKET_NAME)) > _LONGEST_SOCKET_PATH:
             name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
             folder = Path(tempfile.gettempdir()) / f"portoser-{os.geteuid()}-{name}"
+        return folder
+
+    def _own(self, folder: Path) -> Path:
+        """Make a folder for the socket, which nobody else may enter."""
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         owners = {os.geteuid(), self._user.pw_uid if self._user else os.geteuid()}

@@ -25,6 +25,9 @@ DATABASE = "portoser"
 OWNER_ROLE = "portoser_owner"
 SERVER_ROLE = "portoser_server"
 
+_LOOK_SECONDS = 1.0
+_LONGEST_DELAY = 30.0
+
 
 class EmbeddedPostgres:
     """A Postgres under a data directory, started or adopted, and shared with other servers that use the directory.
@@ -33,8 +36,12 @@ class EmbeddedPostgres:
     ``server_dsn`` the plain role's, which the server works with.
     """
 
-    def __init__(self, cluster: Cluster, passwords: Passwords, use: int, socket_folder: Path) -> None:
+    def __init__(
+        self, cluster: Cluster, passwords: Passwords, use: int, socket_folder: Path, settings: Mapping[str, str]
+    ) -> None:
         self._cluster = cluster
+        self._socket_folder = socket_folder
+        self._settings = settings
         self._use: int | None = use
         self.admin_dsn = _dsn(ADMIN_ROLE, passwords.admin, socket_folder, "postgres")
         self.owner_dsn = _dsn(OWNER_ROLE, passwords.owner, socket_folder, DATABASE)
@@ -50,7 +57,27 @@ class EmbeddedPostgres:
             PortoserError: the directory cannot be used, or Postgres does not start; the message says why.
         """
         cluster = await asyncio.to_thread(Cluster, data)
-        return cls(*await _start(cluster, settings or {}))
+        settings = settings or {}
+        return cls(*await _start(cluster, settings), settings)
+
+    async def keep_running(self) -> None:
+        """Start Postgres again whenever it has ended, until ``stop``: nobody else would."""
+        delay = _LOOK_SECONDS
+        while self._use is not None:
+            await asyncio.sleep(delay)
+            if self._cluster.runs:
+                delay = _LOOK_SECONDS
+                continue
+            try:
+                if await asyncio.to_thread(self._cluster.revive, self._settings, self._socket_folder, self._is_used):
+                    log.warning("postgres.restarted", data=str(self._cluster.folder))
+                delay = _LOOK_SECONDS
+            except (PortoserError, OSError) as error:
+                delay = min(2 * delay, _LONGEST_DELAY)
+                log.error("postgres.restart_failed", data=str(self._cluster.folder), error=str(error), again_in=delay)
+
+    def _is_used(self) -> bool:
+        return self._use is not None
 
     async def stop(self) -> None:
         """Leave; the last one out stops Postgres. Doing it twice does nothing."""

@@ -59,6 +59,24 @@ async def test_a_stopped_server_leaves_no_process_and_no_traceback(own_server: C
     assert (server.home / ".portoser").exists()
 
 
+async def test_a_postgres_that_dies_is_started_again_and_calls_work_again(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    server.write("greet.py", GREET)
+    server.write("greet.yaml", "kind: Tool\n")
+    server.start()
+    server.stop_postgres()
+
+    async def greeted() -> bool:
+        answer = server.api("POST", "/api/mcp/tools/greet/call", json={"arguments": {"name": "Ada"}})
+        return answer.status_code == 200
+
+    await until(greeted, 20)
+    server.api("POST", "/api/mcp/tools", json={"name": "mine", "code": "def mine() -> int:\n    return 1\n"})
+    assert server.api("GET", "/api/mcp/tools").json()["total"] == 2
+    assert server.stop() == 0, server.output()
+    assert "postgres.restarted" in server.output()
+
+
 async def test_a_removed_folder_deletes_nothing(own_server: Callable[..., Server]) -> None:
     server = own_server()
     server.write("greet.py", GREET)

@@ -1,6 +1,7 @@
 """The embedded Postgres: closed from its first moment, adopted, shared, and stopped by the last one out."""
 
 import asyncio
+import contextlib
 import os
 import pwd
 import shutil
@@ -151,6 +152,28 @@ async def test_a_killed_postgres_recovers_at_the_next_start(data):
     assert await ask(again.owner_dsn, "SELECT a FROM t") == 7
     await again.stop()
     await postgres.stop()
+    assert postmasters(data) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
+async def test_a_postgres_that_ends_is_started_again_where_it_was(data, how):
+    postgres = await EmbeddedPostgres.start(data)
+    other = await EmbeddedPostgres.start(data)
+    await ask(postgres.owner_dsn, "CREATE TABLE t AS SELECT 7 AS a")
+    [number] = postmasters(data)
+    keepers = [asyncio.create_task(one.keep_running()) for one in (postgres, other)]
+    os.kill(number, how)
+    async with asyncio.timeout(20):
+        while postmasters(data) in ([], [number]):
+            await asyncio.sleep(0.05)
+        while True:
+            with contextlib.suppress(OSError, asyncpg.PostgresError):
+                assert await ask(postgres.owner_dsn, "SELECT a FROM t") == 7
+                break
+            await asyncio.sleep(0.05)
+    await postgres.stop()
+    await other.stop()
+    await asyncio.wait_for(asyncio.gather(*keepers), 5)
     assert postmasters(data) == []
 
 
