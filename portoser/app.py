@@ -21,6 +21,7 @@ from portoser.api import build_api
 from portoser.api.metrics import Metrics
 from portoser.api.services import Services
 from portoser.audit.queries import AuditLog
+from portoser.audit.replica import replica_name
 from portoser.audit.writer import AuditWriter
 from portoser.banner import banner
 from portoser.catalog.errors import PortoserError
@@ -189,7 +190,7 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, sock: socket.socket) -> None:
     port = sock.getsockname()[1]
-    replica = f"{socket.gethostname()}:{port}"
+    replica = replica_name(settings.data_path, socket.gethostname(), port)
     url = settings.public_url or f"http://{_shown_host(settings.host)}:{port}"
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """One server's chain in the log, over a connection that nothing else uses."""
 
 import asyncio
+import itertools
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 _STATEMENT_SECONDS = 5.0
 _ATTEMPTS = 5
+_HANDOVER_SECONDS = 1.0
+"""How long a chain's name may stay taken by a connection that is on its way out: our own one before this."""
+_HANDOVER_PAUSE = 0.1
 _LOST = (*AWAY, asyncpg.InterfaceError)
 _REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, OverflowError)
 """What the database, or the way to it, says of a row that it does not take."""
@@ -43,16 +47,18 @@ class Chain:
     async def open(
         cls, database: Database, *, name: str, holder: str, lease: float, on_lost: Callable[[], None]
     ) -> Self:
-        """Connect, take the lease as ``holder`` for ``lease`` seconds, and learn where the chain ends.
+        """Connect, take a chain that nobody else writes, and the lease as ``holder`` for ``lease`` seconds.
+
+        The chain is ``name``; where another server writes that one, ``name#2``, ``name#3`` and so on.
 
         Raises:
             Unavailable: Postgres is away.
         """
         connection = await database.connect_alone(timeout=_STATEMENT_SECONDS)
-        chain = cls(connection, name=name, holder=holder, lease=lease)
         try:
+            chain = cls(connection, name=await _free(connection, name), holder=holder, lease=lease)
             await chain._renew()
-            chain._seq = await sql.last_seq(connection, name)
+            chain._seq = await sql.last_seq(connection, chain._name)
         except (*_LOST, asyncpg.PostgresError) as error:
             connection.terminate()
             raise away(error) from error
@@ -177,3 +183,21 @@ class Chain:
                 continue
             items.remove(item)
             item.done()
+
+
+async def _free(connection: asyncpg.Connection, name: str) -> str:
+    """Take the first chain of this name that nobody holds; it is held as long as the connection."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _HANDOVER_SECONDS
+    while not await sql.take_chain(connection, name):
+        if loop.time() >= give_up:
+            break
+        await asyncio.sleep(_HANDOVER_PAUSE)
+    else:
+        return name
+    for number in itertools.count(2):
+        other = f"{name}#{number}"
+        if await sql.take_chain(connection, other):
+            break
+    log.warning("audit.chain_taken", chain=name, instead=other)
+    return other

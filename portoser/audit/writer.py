@@ -44,7 +44,8 @@ class WriterStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditWriter:
-    """The writer of one server's calls, to the chain ``calls:<replica>``.
+    """The writer of one server's calls, to the chain ``calls:<replica>``, which it alone writes: a second server of
+    the same name gets ``calls:<replica>#2``.
 
     ``patience`` is how long, in seconds, a call waits for Postgres before it is told Unavailable; ``lease`` is
     how long after its last sign of life a server counts as dead.
@@ -104,9 +105,10 @@ class AuditWriter:
     @property
     def status(self) -> WriterStatus:
         """How the writer stands."""
-        owed = sum(1 for item in self._queue if item.waiter is None)
+        unwritten = (*self._in_flight, *self._queue)
+        owed = sum(1 for item in unwritten if item.waiter is None)
         return WriterStatus(
-            available=self._available.is_set(), waiting=len(self._queue) - owed, owed=owed, left_out=self._left_out
+            available=self._available.is_set(), waiting=len(unwritten) - owed, owed=owed, left_out=self._left_out
         )
 
     async def require(self) -> None:

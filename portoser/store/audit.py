@@ -107,6 +107,13 @@ async def write(
         await connection.fetch(_APPEND, *columns, chain, last_seq)
 
 
+async def take_chain(connection: Connection, chain: str) -> bool:
+    """Take a chain for as long as the connection lives; False where another connection has it."""
+    return bool(
+        await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", f"portoser:chain:{chain}")
+    )
+
+
 async def last_seq(connection: Connection, chain: str) -> int:
     """The highest seq of a chain, 0 where it is empty."""
     return int(await connection.fetchval("SELECT coalesce(max(seq), 0) FROM mcp_audit_logs WHERE chain = $1", chain))

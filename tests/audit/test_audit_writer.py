@@ -109,13 +109,6 @@ async def test_a_writer_goes_on_where_the_one_before_it_ended(database: Database
     assert [row["seq"] for row in await rows(database)] == [1, 2, 3]
 
 
-async def test_two_writers_of_one_name_share_the_chain_without_losing_a_row(database: Database) -> None:
-    async with writing(database) as one, writing(database) as other:
-        for _ in range(5):
-            await asyncio.gather(one.finish(entry(), had_intent=False), other.finish(entry(), had_intent=False))
-    assert [row["seq"] for row in await rows(database)] == list(range(1, 11))
-
-
 async def test_while_postgres_is_away_nothing_begins_and_outcomes_are_kept_until_it_is_back(
     database: Database, gate: Gate
 ) -> None:
@@ -335,3 +328,20 @@ async def test_ids_of_entries_are_unique_in_the_log(database: Database) -> None:
         await writer.finish(entry(id=same), had_intent=False)
         await writer.finish(entry(id=same), had_intent=False)
     assert len(await rows(database)) == 1
+
+
+async def test_servers_of_one_name_write_chains_of_their_own_and_go_on_with_them(database: Database) -> None:
+    for _ in range(2):
+        async with writing(database) as first, writing(database) as second:
+            await asyncio.gather(*(writer.finish(entry(), had_intent=False) for writer in (first, second) * 3))
+    chains = [(row["chain"], row["seq"]) for row in await rows(database)]
+    assert chains == [(chain, seq) for chain in ("calls:one", "calls:one#2") for seq in range(1, 7)]
+
+
+async def test_a_writer_that_lost_its_connection_goes_on_with_its_chain(database: Database, gate: Gate) -> None:
+    async with writing(database) as writer:
+        await writer.finish(entry(), had_intent=False)
+        await gate.close()
+        await gate.open()
+        await writer.finish(entry(), had_intent=False)
+    assert [(row["chain"], row["seq"]) for row in await rows(database)] == [("calls:one", 1), ("calls:one", 2)]

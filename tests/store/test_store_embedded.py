@@ -164,7 +164,7 @@ async def test_a_postgres_that_ends_is_started_again_where_it_was(data, how):
     keepers = [asyncio.create_task(one.keep_running()) for one in (postgres, other)]
     os.kill(number, how)
     async with asyncio.timeout(20):
-        while postmasters(data) in ([], [number]):
+        while postmasters(data) in ([], [number]):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         while True:
             with contextlib.suppress(OSError, asyncpg.PostgresError):
