@@ -124,7 +124,7 @@ def call(number: object, **arguments: object) -> Call:
 
 
 def program(name: str, digest: str | None = None, isolation: Isolation = Isolation.REUSE) -> Program:
-    return Program(digest=digest or name, entrypoint=f"add.py:{name}", isolation=isolation, shared=True)
+    return Program(digest=digest or name, entrypoint=f"add.py:{name}", isolation=isolation)
 
 
 async def throughput(runtime: Runtime, concurrent: int, seconds: float) -> float:

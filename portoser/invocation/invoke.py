@@ -21,7 +21,7 @@ from portoser.invocation.confirm import question
 from portoser.invocation.limits import Concurrency, RateLimiter
 from portoser.invocation.prepared import Prepared, PreparedRevisions
 from portoser.invocation.result import CallResult
-from portoser.invocation.told import new_id, size_of, told_of
+from portoser.invocation.told import new_id, told_of
 from portoser.powers.base import PowerContext
 from portoser.powers.host import Powers
 from portoser.registry.access import Access
@@ -206,7 +206,7 @@ class Invocation:
         attempt.end(outcome, execution.reason)
         told = digest = None
         if outcome is Outcome.OK:
-            if size_of(execution) < _LARGE:
+            if execution.size < _LARGE:
                 told, digest = told_of(execution, attempt.redactor, attempt.taint)
             else:
                 told, digest = await asyncio.to_thread(told_of, execution, attempt.redactor, attempt.taint)

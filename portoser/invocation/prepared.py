@@ -30,7 +30,6 @@ class Prepared:
             entrypoint=revision.entrypoint,
             limits=revision.limits,
             isolation=revision.isolation,
-            shared=self.read_only and revision.uses.keys() <= {"registry"},
             output_schema=revision.output_schema,
         )
         self.validator: ArgumentsValidator | None = None

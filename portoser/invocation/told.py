@@ -24,11 +24,6 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def size_of(execution: Execution) -> int:
-    """About how large a result is, in characters, found without writing it out."""
-    return sum(len(text) for block in execution.content for text in block.values() if isinstance(text, str))
-
-
 def told_of(execution: Execution, redactor: Redactor, taint: Taint) -> tuple[Any, str]:
     """A result as the log may hold it, and the sha256, in hex, of the whole of it.
 

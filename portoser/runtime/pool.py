@@ -12,17 +12,27 @@ from portoser.runtime.process import WorkerProcess
 
 
 class Key(NamedTuple):
-    """What a worker is bound to; ``subject`` is None for one that serves every caller."""
+    """What a worker is bound to. What a tool leaves behind in its process, it leaves to the same caller alone: that a
+    tool calls itself read-only says nothing of what it remembers.
+    """
 
     digest: str
-    subject: str | None
+    subject: str
+
+
+class Rest(NamedTuple):
+    """What an idle worker holds, and since when, by the monotonic clock."""
+
+    key: Key
+    since: float
 
 
 class Pool:
     """Bounds how many calls run and how many wait, and keeps workers warm.
 
     ``slots`` calls run at once; ``queue`` more wait, in the order in which they came. At most ``processes`` workers
-    live; where one more is needed, the idle one that was used longest ago makes room.
+    live; where one more is needed, the idle one that was used longest ago makes room. One that was not used for
+    ``longest_rest`` seconds is ended, so that its memory comes back.
     """
 
     def __init__(
@@ -35,6 +45,7 @@ class Pool:
         spares: int,
         calls_per_worker: int,
         oldest: float,
+        longest_rest: float = 600.0,
     ) -> None:
         self._spawn = spawn
         self._slots = slots
@@ -43,9 +54,11 @@ class Pool:
         self._spare_target = spares
         self._calls_per_worker = calls_per_worker
         self._oldest = oldest
+        self._longest_rest = longest_rest
+        self._stopping = False
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._idle: OrderedDict[WorkerProcess, Key] = OrderedDict()
+        self._idle: OrderedDict[WorkerProcess, Rest] = OrderedDict()
         self._by_key: dict[Key, list[WorkerProcess]] = {}
         self._spares: deque[WorkerProcess] = deque()
         self._refill = asyncio.Event()
@@ -66,8 +79,10 @@ class Pool:
         """Wait for the right to run a call, and answer when it began; ``leave`` must follow.
 
         Raises:
-            Unavailable: where as many as may wait do already.
+            Unavailable: where as many as may wait do already, or the server is stopping.
         """
+        if self._stopping:
+            raise _stopping()
         if self._busy < self._slots:
             self._busy += 1
         else:
@@ -88,11 +103,19 @@ class Pool:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._pass_on()  # it was our turn already
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
+
+    def turn_away(self) -> None:
+        """Let nobody enter any more, and turn those away who wait."""
+        self._stopping = True
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(_stopping())
 
     def _pass_on(self) -> None:
         # The slot goes from hand to hand, so that nobody who comes now overtakes those who wait.
@@ -126,11 +149,14 @@ class Pool:
 
     def _make_room(self, busy: int) -> None:
         while self._idle and busy + len(self._idle) + len(self._spares) > self._processes:
-            worker, key = self._idle.popitem(last=False)
-            self._by_key[key].remove(worker)
-            if not self._by_key[key]:
-                del self._by_key[key]
-            worker.kill("cancelled", "The worker made room for another.")
+            self._end_oldest("The worker made room for another.")
+
+    def _end_oldest(self, why: str) -> None:
+        worker, (key, _) = self._idle.popitem(last=False)
+        self._by_key[key].remove(worker)
+        if not self._by_key[key]:
+            del self._by_key[key]
+        worker.kill("cancelled", why)
 
     def give_back(self, worker: WorkerProcess, key: Key | None) -> None:
         """Keep a worker for later calls of its key; None ends it. Spares are refilled now, after the call."""
@@ -142,7 +168,7 @@ class Pool:
         if key is None or old or worker.calls >= self._calls_per_worker:
             worker.kill("cancelled", "The worker was retired.")
             return
-        self._idle[worker] = key
+        self._idle[worker] = Rest(key, time.monotonic())
         self._by_key.setdefault(key, []).append(worker)
         self._make_room(self._busy - 1)  # whose slot is still held
 
@@ -156,3 +182,14 @@ class Pool:
                     await asyncio.sleep(error.retry_after)
             await self._refill.wait()
             self._refill.clear()
+
+    async def retire_unused(self) -> None:
+        """End the workers that nobody has used for long, for ever."""
+        while True:
+            await asyncio.sleep(self._longest_rest / 10)
+            while self._idle and next(iter(self._idle.values())).since < time.monotonic() - self._longest_rest:
+                self._end_oldest("The worker was not used for long.")
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The server is stopping, and runs no more calls.")

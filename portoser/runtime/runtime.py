@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import structlog
 
 from portoser.catalog.caller import Caller
@@ -45,6 +47,10 @@ _UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _DESCRIBE_MEMORY = 512 * MIB
 _DESCRIBE_QUEUE = 100_000
 
+_STOPPING = "The server is stopping."
+_WARM_MEMORY = 12 * MIB
+"""What a warm worker holds that it shares with no other."""
+
 NO_ISOLATION = (
     "This build cannot isolate tools yet: it has neither namespaces nor Landlock nor seccomp, so tool code can do "
     "whatever the server's user can. Set PORTOSER_SANDBOX=off to accept that and run tools all the same."
@@ -54,8 +60,8 @@ NO_ISOLATION = (
 class Runtime:
     """Runs tool code outside the server process.
 
-    ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most (4 for each that may
-    be busy, by default). ``describers`` declarations are described at once. ``cpu`` is in seconds for each call;
+    ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most, by default as many as
+    ``warm_workers`` says, and none that was not used for ``longest_rest`` seconds. ``describers`` declarations are described at once. ``cpu`` is in seconds for each call;
     ``output`` is in bytes, and counts what a call prints, logs and reports together;
     ``disk`` is in bytes, for each file.
     """
@@ -72,6 +78,7 @@ class Runtime:
         describers: int | None = None,
         calls_per_worker: int = 10_000,
         oldest_worker: float = 3600.0,
+        longest_rest: float = 600.0,
         cpu: int = 20,
         output: int = 4 * MIB,
         disk: int = 64 * MIB,
@@ -89,10 +96,11 @@ class Runtime:
             self._callers.spawn,
             slots=workers,
             queue=queue,
-            processes=warm if warm is not None else 4 * workers,
+            processes=warm if warm is not None else warm_workers(workers, memory_of_machine()),
             spares=spares,
             calls_per_worker=calls_per_worker,
             oldest=oldest_worker,
+            longest_rest=longest_rest,
         )
         slots = describers if describers is not None else (os.cpu_count() or 1) + 1
         self._describe_pool = Pool(
@@ -104,7 +112,9 @@ class Runtime:
             calls_per_worker=1,
             oldest=oldest_worker,
         )
-        self._keeper: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        self._busy: set[WorkerProcess] = set()
+        self._stopping = False
 
     async def start(self) -> None:
         """Start the zygote that calls are run from.
@@ -118,14 +128,37 @@ class Runtime:
         log.warning("tools_run_without_isolation", sandbox="off")
         self._scratch.open()
         await self._callers.start()
-        self._keeper = asyncio.create_task(self._pool.keep_spares(), name="runtime-spares")
+        self._keepers = [
+            asyncio.create_task(self._pool.keep_spares(), name="runtime-spares"),
+            asyncio.create_task(self._pool.retire_unused(), name="runtime-retire"),
+        ]
+
+    async def warm_up(self) -> None:
+        """Start the zygote that declarations are described from, so that the first description need not wait for it.
+
+        Where it does not come up, the first description tries again, and says why it cannot be had.
+        """
+        try:
+            await self._describers.start()
+        except Unavailable as error:
+            log.warning("describing_not_warm", error=str(error))
+
+    def stop_calls(self) -> None:
+        """End the calls that run, as cancelled, and turn away those that wait or come: the server is stopping."""
+        self._stopping = True
+        self._pool.turn_away()
+        self._describe_pool.turn_away()
+        if self._busy:
+            log.info("calls_stopped", count=len(self._busy))
+        for worker in tuple(self._busy):
+            worker.kill("cancelled", _STOPPING)
 
     async def aclose(self) -> None:
         """End every worker and both zygotes; calls that run end as cancelled."""
-        if self._keeper is not None:
-            self._keeper.cancel()
+        for keeper in self._keepers:
+            keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+                await keeper
         await self._callers.aclose()
         await self._describers.aclose()
         await self._scratch.aclose()
@@ -148,7 +181,7 @@ class Runtime:
 
         Raises:
             CodeError: where it cannot be imported or described.
-            Unavailable: where no worker is to be had.
+            Unavailable: where no worker is to be had, or the server is stopping.
         """
         limits = Limits(
             timeout=declaration.limits.timeout, memory=max(declaration.limits.memory, _DESCRIBE_MEMORY), result=8 * MIB
@@ -161,9 +194,12 @@ class Runtime:
         try:
             worker = await pool.fresh()
             try:
-                self._set_up(worker, limits)
-                answer = await worker.describe(running, frame)
+                with self._counted(worker):
+                    self._set_up(worker, limits)
+                    answer = await worker.describe(running, frame)
             except WorkerEnded as ended:
+                if self._stopping:
+                    raise Unavailable(_STOPPING) from None  # which says nothing of the code
                 message = f"The file cannot be imported: {ended.message}"
                 raise CodeError(message, path=entry_path, advice=_printed(running)) from None
             finally:
@@ -221,7 +257,7 @@ class Runtime:
         began: float,
     ) -> Execution:
         reuse = program.isolation is Isolation.REUSE
-        key = Key(program.digest, None if program.shared else caller.subject)
+        key = Key(program.digest, caller.subject)
         worker = self._pool.take(key) if reuse else None
         load = None
         if worker is None:
@@ -229,10 +265,11 @@ class Runtime:
             worker = await self._pool.fresh()
         keep = False
         try:
-            if load is not None:
-                self._set_up(worker, program.limits)
-                worker.send(load)
-            result = await worker.run(running, frame, powers)
+            with self._counted(worker):
+                if load is not None:
+                    self._set_up(worker, program.limits)
+                    worker.send(load)
+                result = await worker.run(running, frame, powers)
             execution = _execution(result, running, began)
             keep = reuse and not result.retire
         except WorkerEnded as ended:
@@ -244,6 +281,17 @@ class Runtime:
             self._pool.give_back(worker, key if keep else None)
         return execution
 
+    @contextlib.contextmanager
+    def _counted(self, worker: WorkerProcess) -> Iterator[None]:
+        """Have ``stop_calls`` know of the worker; where it came before, the worker ends before it begins."""
+        if self._stopping:
+            worker.kill("cancelled", _STOPPING)
+        self._busy.add(worker)
+        try:
+            yield
+        finally:
+            self._busy.discard(worker)
+
     def _set_up(self, worker: WorkerProcess, limits: Limits) -> None:
         try:
             folder = self._scratch.make()
@@ -251,6 +299,25 @@ class Runtime:
             raise Unavailable(f"No worker can be given a folder to work in: {error.strerror}.") from error
         worker.when_gone(lambda: self._scratch.remove(folder))
         worker.send(protocol.encode(Setup(str(folder), limits.memory, self._cpu, self._disk, self._open_files)))
+
+
+def warm_workers(workers: int, memory: int) -> int:
+    """How many worker processes are kept where ``workers`` calls run at once and the machine has ``memory`` bytes.
+
+    A tool in use that has no warm worker costs a fork and an import for each call, fifty times what a warm one
+    costs: so many, but no more than a quarter of the memory holds.
+    """
+    return max(workers, min(max(64, 8 * workers), memory // 4 // _WARM_MEMORY))
+
+
+def memory_of_machine() -> int:
+    """The machine's memory in bytes, or what this container may have of it."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
 
 
 _OUTCOMES: dict[str, Literal["timeout", "cancelled"]] = {"timeout": "timeout", "cancelled": "cancelled"}
@@ -302,7 +369,8 @@ def _execution(result: protocol.Result, running: Running, began: float) -> Execu
             logs=running.output(),
             duration=time.perf_counter() - began,
         )
-    largest = max(memoryview(result.content).nbytes, memoryview(result.structured).nbytes)
+    sizes = memoryview(result.content).nbytes, memoryview(result.structured).nbytes
+    largest = max(sizes)
     if largest > running.limits.result:
         raise ProtocolViolation(f"a result of {largest} bytes is larger than it may be")
     return Execution(
@@ -311,6 +379,7 @@ def _execution(result: protocol.Result, running: Running, began: float) -> Execu
         structured=protocol.decode_structured(result.structured),
         logs=running.output(),
         duration=time.perf_counter() - began,
+        size=sum(sizes),
     )
 
 

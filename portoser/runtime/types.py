@@ -14,17 +14,12 @@ FilesLoader: TypeAlias = Callable[[], Awaitable[tuple[SourceFile, ...]]]
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """A revision as the runtime sees it. Its files are fetched only when a worker must load them.
-
-    ``shared`` says that one worker may serve all callers: the tool is read-only and uses no power but
-    ``registry``.
-    """
+    """A revision as the runtime sees it. Its files are fetched only when a worker must load them."""
 
     digest: str
     entrypoint: str
     limits: Limits = Limits()
     isolation: Isolation = Isolation.REUSE
-    shared: bool = False
     output_schema: JsonSchema | None = None
 
 
@@ -73,6 +68,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     structured: dict[str, Any] | None = None
     logs: str = ""
     duration: float = 0.0
+    size: int = 0
+    """Bytes of the result as it came from the worker."""
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):

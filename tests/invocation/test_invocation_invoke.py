@@ -87,23 +87,6 @@ async def test_a_read_only_tool_writes_its_outcome_alone(world: World) -> None:
     assert (await world.row())["result"] == {"content": [{"type": "text", "text": "seen"}]}
 
 
-@pytest.mark.parametrize(
-    ("read_only", "uses", "shared"),
-    [
-        (True, {}, True),
-        (True, {"registry": ["read"]}, True),
-        (True, {"vault": ["a"]}, False),
-        (False, {}, False),
-    ],
-)
-async def test_a_worker_is_shared_between_callers_only_where_nothing_can_leak(
-    world: World, read_only: bool, uses: dict[str, list[str]], shared: bool
-) -> None:
-    world.serve(tool(read_only=read_only, uses=uses))
-    await world.invocation.invoke("refund", {"order_id": "A1"}, ANN)
-    assert [program.shared for program in world.programs] == [shared]
-
-
 async def test_a_refused_call_does_not_run_and_is_recorded(world: World) -> None:
     world.serve(tool(), tool("secret", permissions=("admins",)))
     unknown = await world.invocation.invoke("nothing" * 100, {"password": "hunter2"}, ANN)

@@ -30,7 +30,6 @@ class Bench:
         *,
         entrypoint: str = "main.py:tool",
         caller: Caller = ANONYMOUS,
-        shared: bool = False,
         isolation: Isolation = Isolation.REUSE,
         output_schema: JsonSchema | None = None,
         events: Events | None = None,
@@ -44,7 +43,6 @@ class Bench:
             entrypoint=entrypoint,
             limits=Limits(**limits),
             isolation=isolation,
-            shared=shared,
             output_schema=output_schema,
         )
 

@@ -64,7 +64,7 @@ async def test_calls_run_at_once_up_to_the_slots_and_then_wait_in_line(small: Be
     done: list[int] = []
 
     async def call(n: int) -> None:
-        execution = await small.run(SLEEP, {"n": n}, shared=True)
+        execution = await small.run(SLEEP, {"n": n})
         assert execution.structured == {"n": n}
         done.append(n)
 
@@ -274,3 +274,73 @@ async def test_many_callers_at_once_each_get_their_own_answer(bench: Bench) -> N
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(bench.run(code, {"n": n}, caller=Caller(subject=str(n % 9)))) for n in range(200)]
     assert [task.result().structured for task in tasks] == [{"n": n, "s": str(n % 9)} for n in range(200)]
+
+
+async def test_calls_that_are_stopped_end_as_cancelled_and_nobody_comes_after(small: Bench, until: Any) -> None:
+    calls = [asyncio.create_task(small.run(SLEEP, {"n": n, "seconds": 30})) for n in range(4)]
+    await until(lambda: small.runtime.status().queued == 2, "two run and two wait")
+    await asyncio.sleep(0.1)
+    small.runtime.stop_calls()
+    ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+    stopped = [(each.outcome, each.message) for each in ended if not isinstance(each, BaseException)]
+    assert stopped == [("cancelled", "The server is stopping.")] * 2
+    assert [str(each) for each in ended if isinstance(each, Unavailable)] == [
+        "The server is stopping, and runs no more calls."
+    ] * 2
+    with pytest.raises(Unavailable, match="stopping"):
+        await small.run(PID)
+    with pytest.raises(Unavailable, match="stopping"):
+        await small.describe(PID)
+
+
+async def test_a_description_that_is_stopped_says_nothing_of_the_code(bench: Bench, until: Any) -> None:
+    task = asyncio.create_task(bench.describe("import time\ntime.sleep(30)\ndef tool(): ..."))
+    await until(lambda: bench.runtime.status().busy == 1, "it is described")
+    await asyncio.sleep(0.2)
+    bench.runtime.stop_calls()
+    with pytest.raises(Unavailable, match="stopping"):
+        await asyncio.wait_for(task, 5)
+
+
+async def test_the_describers_are_warm_before_they_are_needed(bench: Bench) -> None:
+    assert bench.runtime.status().zygotes == 1
+    await bench.runtime.warm_up()
+    assert bench.runtime.status().zygotes == 2
+    await bench.runtime.warm_up()
+    assert bench.runtime.status().zygotes == 2
+
+
+async def test_a_warm_up_that_is_cut_short_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    runtime = Runtime(workers=1, scratch=tmp_path / "scratch", sandbox="off")
+    await runtime.start()
+    task = asyncio.create_task(runtime.warm_up())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait_for(runtime.aclose(), 10)
+    assert runtime.status().zygotes == 0
+
+
+async def test_workers_that_nobody_uses_end_and_those_in_use_stay(tmp_path: Path, until: Any) -> None:
+    runtime = Runtime(workers=2, scratch=tmp_path / "scratch", sandbox="off", spares=0, longest_rest=1.0)
+    await runtime.start()
+    bench = Bench(runtime)
+    try:
+        first = (await bench.run(PID)).structured
+        await bench.run(PID + "\n# another")
+        assert runtime.status().workers == 2
+        for _ in range(8):
+            await asyncio.sleep(0.2)
+            assert (await bench.run(PID)).structured == first
+        assert runtime.status().workers == 1
+        await until(lambda: runtime.status().workers == 0, "the last one ended")
+    finally:
+        await runtime.aclose()
+
+
+def test_warm_workers_are_many_but_fit_in_a_quarter_of_the_memory() -> None:
+    gib = 1024**3
+    assert warm_workers(4, 16 * gib) == 64
+    assert warm_workers(16, 16 * gib) == 128
+    assert warm_workers(4, gib) == 21
+    assert warm_workers(4, gib // 16) == 4
