@@ -11,10 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 from portoser.store.database import Database
 from portoser.store.embedded import SERVER_ROLE, EmbeddedPostgres
 from portoser.store.migrate import migrate
+
+
+# A busy machine is no fault of the code: time is measured in benchmarks/, never asserted here.
+settings.register_profile("portoser", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("portoser")
 
 
 class Dsns(msgspec.Struct, frozen=True):

@@ -58,7 +58,9 @@ async def test_a_refused_call_is_in_the_audit_log_which_only_auditors_and_admins
     as_developer = {"Authorization": f"Bearer {DEVELOPER}"}
     as_admin = {"Authorization": f"Bearer {ADMIN}"}
     assert guarded.api("GET", "/api/mcp/audit/logs", headers=as_developer).status_code == 403
-    logs = guarded.api("GET", "/api/mcp/audit/logs", headers=as_admin, params={"outcome": "denied"}).json()
+    logs = guarded.api(
+        "GET", "/api/mcp/audit/logs", headers=as_admin, params={"outcome": "denied", "event": "tool.call"}
+    ).json()
     assert logs["entries"][0]["caller"]["subject"] == "developer"
     assert logs["entries"][0]["tool"] == "examples.restricted"
     assert DEVELOPER not in str(logs)
