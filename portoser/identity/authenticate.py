@@ -9,7 +9,7 @@ from starlette.types import Scope
 from portoser.catalog.caller import ANONYMOUS, Caller
 from portoser.catalog.errors import PortoserError
 from portoser.identity.address import TrustedProxies
-from portoser.identity.tokens import Expired, TokenFile
+from portoser.identity.tokens import Expired, TokenFile, hash_of
 
 _LONGEST_AGENT = 200
 _MOST_GROUPS = 100
@@ -73,6 +73,13 @@ class Authenticator:
         if caller is None:
             raise Unauthenticated("The token is not known here.", reason="unknown_token")
         return caller
+
+
+def credential_of(scope: Scope) -> str | None:
+    """The hash of the token that came with a request, by which the token file knows it; None where none came."""
+    authorization = _Headers(scope).authorization
+    token = authorization[0].partition(" ")[2].strip() if authorization else ""
+    return hash_of(token) if token else None
 
 
 class _Headers:

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import yaml
 
@@ -56,7 +57,10 @@ class TokenFile:
         self.path = path
         self._stamp = self._stamp_now()
         self._callers = _read(path)
+        self._by_name = _by_name(self._callers)
         self._look_at = time.monotonic() + _LOOK_SECONDS
+        self.generation = 1
+        """Counts how often the file was read, so that others notice a change."""
 
     def __len__(self) -> int:
         return len(self._callers)
@@ -67,7 +71,8 @@ class TokenFile:
         Raises:
             Expired: somebody held it, until a day that is past.
         """
-        self._reread()
+        if time.monotonic() >= self._look_at:
+            self.look()
         if not token or len(token) > _LONGEST_TOKEN:
             return None
         presented = hash_of(token)
@@ -80,9 +85,20 @@ class TokenFile:
             raise Expired(f"The token {caller.client!r} has expired.")
         return caller
 
-    def _reread(self) -> None:
-        if time.monotonic() < self._look_at:
-            return
+    def holder(self, digest: str) -> Caller | None:
+        """The caller whose token has the hash ``digest``, by what was read last; expired or not."""
+        known = self._callers.get(digest)
+        return known[1] if known is not None else None
+
+    def present(self, caller: Caller) -> Caller:
+        """``caller`` with the groups that its token has now; as it is where its token is gone."""
+        holder = self._by_name.get(caller.client)
+        if holder is None or (holder.kind, holder.subject) != (caller.kind, caller.subject):
+            return caller
+        return msgspec.structs.replace(caller, groups=holder.groups, expires_at=holder.expires_at)
+
+    def look(self) -> None:
+        """Read the file again if it has changed. Requests do so by themselves, at most once a second."""
         self._look_at = time.monotonic() + _LOOK_SECONDS
         stamp = self._stamp_now()
         if stamp == self._stamp:
@@ -93,6 +109,8 @@ class TokenFile:
         except PortoserError as error:
             log.error("identity.token_file_refused", path=str(self.path), error=str(error), kept=len(self._callers))
         else:
+            self._by_name = _by_name(self._callers)
+            self.generation += 1
             log.info("identity.token_file_read", path=str(self.path), tokens=len(self._callers))
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
@@ -115,7 +133,7 @@ def _read(path: Path) -> _Known:
         raise PortoserError(f"The token file {path} is larger than 4 MiB.")
     try:
         document = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (both are safe)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a day that is none is a ValueError
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark is not None else ""
         raise PortoserError(f"The token file {path} is not valid YAML{place}.") from None
@@ -127,6 +145,10 @@ def _read(path: Path) -> _Known:
     if problems:
         raise PortoserError("\n".join(f"{path}: {problem}" for problem in problems))
     return {entry["hash"]: (entry["hash"], _caller(entry)) for entry in document}
+
+
+def _by_name(callers: _Known) -> dict[str | None, Caller]:
+    return {caller.client: caller for _, caller in callers.values()}
 
 
 def _problems(document: list[Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from portoser.catalog.caller import Caller
 from portoser.identity.middleware import caller_of
 from portoser.mcp.callers import acting_as, bind_session_owner
+from portoser.mcp.credentials import OpenStreams
 from portoser.mcp.sse import EXPIRY_GRACE_SECONDS
 
 _LISTEN: Final = "subscriptions/listen"
@@ -28,8 +29,11 @@ class StreamableHttp:
     token that opened it and when the server stops. Calls run to their end.
     """
 
-    def __init__(self, server: Server[Any], *, expiry_grace: float = EXPIRY_GRACE_SECONDS) -> None:
+    def __init__(
+        self, server: Server[Any], *, open_streams: OpenStreams, expiry_grace: float = EXPIRY_GRACE_SECONDS
+    ) -> None:
         self._server = server
+        self._open_streams = open_streams
         self._expiry_grace = expiry_grace
         self._manager: StreamableHTTPSessionManager | None = None
         self._streams: set[anyio.CancelScope] = set()
@@ -86,7 +90,7 @@ class StreamableHttp:
         if scope["method"] == "GET":
             self._streams.add(stream)
         try:
-            with stream:
+            with stream, self._open_streams.ending(scope, caller, stream.cancel):
                 await manager.handle_request(scope, receive, watched)
         finally:
             self._streams.discard(stream)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -21,11 +22,14 @@ from mcp_types import (
 from starlette.routing import BaseRoute, Route
 
 from portoser import __version__
+from portoser.identity.tokens import TokenFile
 from portoser.invocation import Invocation
 from portoser.mcp.calls import Calls
+from portoser.mcp.credentials import LOOK_SECONDS, OpenStreams
 from portoser.mcp.http import StreamableHttp
 from portoser.mcp.listing import PAGE_SIZE, Listing, PageCache
 from portoser.mcp.provider import SnapshotProvider
+from portoser.mcp.sessions import SessionCallers
 from portoser.mcp.sse import EXPIRY_GRACE_SECONDS, MAX_SESSIONS, SseSessions
 from portoser.mcp.subscribers import Subscribers
 from portoser.registry.access import Access
@@ -70,12 +74,14 @@ class McpServer:
         sse: SseSessions,
         subscribers: Subscribers,
         listen: ListenHandler,
+        open_streams: OpenStreams,
     ) -> None:
         self.fastmcp = fastmcp
         self._http = http
         self._sse = sse
         self._subscribers = subscribers
         self._listen = listen
+        self._open_streams = open_streams
         messages = MESSAGES_PATH.rstrip("/")
         self.routes: list[BaseRoute] = [
             Route(SSE_PATH, endpoint=sse.stream),
@@ -90,6 +96,7 @@ class McpServer:
         """Serve while entered."""
         async with self._subscribers.running(), self._http.running() as state:
             self._sse.start(state)
+            self._subscribers.spawn(partial(self._open_streams.watch, self._subscribers.callers_changed))
             try:
                 yield
             finally:
@@ -114,9 +121,13 @@ def build_mcp(
     page_size: int = PAGE_SIZE,
     max_sessions: int = MAX_SESSIONS,
     expiry_grace: float = EXPIRY_GRACE_SECONDS,
+    tokens: TokenFile | None = None,
+    look_seconds: float = LOOK_SECONDS,
 ) -> McpServer:
     """The MCP server over the follower's snapshot.
 
+    ``tokens`` is the token file by which callers are known, None while auth is off: it is looked at every
+    ``look_seconds``, so that the streams of a token that was taken back end.
     ``expiry_grace`` is how many seconds a stream outlives its token; ``max_sessions`` bounds the event
     streams, and the listening clients, each.
     """
@@ -141,10 +152,18 @@ def build_mcp(
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, calls.set_level)
     server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, listen)
     server.add_notification_handler("notifications/initialized", NotificationParams, subscribers.initialized)
-    server.middleware += [_only_what_is_served, PageCache(listing)]
+    server.middleware += [_only_what_is_served, SessionCallers(subscribers), PageCache(listing)]
 
-    sse = SseSessions(server, messages_path=MESSAGES_PATH, max_sessions=max_sessions, expiry_grace=expiry_grace)
-    return McpServer(fastmcp, StreamableHttp(server, expiry_grace=expiry_grace), sse, subscribers, listen)
+    open_streams = OpenStreams(tokens, expiry_grace=expiry_grace, look_seconds=look_seconds)
+    http = StreamableHttp(server, open_streams=open_streams, expiry_grace=expiry_grace)
+    sse = SseSessions(
+        server,
+        messages_path=MESSAGES_PATH,
+        open_streams=open_streams,
+        max_sessions=max_sessions,
+        expiry_grace=expiry_grace,
+    )
+    return McpServer(fastmcp, http, sse, subscribers, listen, open_streams)
 
 
 async def _only_what_is_served(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

@@ -29,6 +29,7 @@ from starlette.types import Receive, Scope, Send
 from portoser.catalog.caller import Caller
 from portoser.identity.middleware import caller_of
 from portoser.mcp.callers import acting_as, same_principal
+from portoser.mcp.credentials import OpenStreams
 from portoser.mcp.streams import Inbox, Outbox, endpoint_event
 
 log = structlog.get_logger(__name__)
@@ -70,6 +71,7 @@ class SseSessions:
         server: Server[Any],
         *,
         messages_path: str,
+        open_streams: OpenStreams,
         max_sessions: int = MAX_SESSIONS,
         max_body: int = DEFAULT_MAX_REQUEST_BODY_SIZE,
         ping_seconds: float = PING_SECONDS,
@@ -77,6 +79,7 @@ class SseSessions:
     ) -> None:
         self._server = server
         self._messages_path = messages_path
+        self._open_streams = open_streams
         self._max_sessions = max_sessions
         self._ping_seconds = ping_seconds
         self._expiry_grace = expiry_grace
@@ -111,7 +114,7 @@ class SseSessions:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await _write(send, endpoint_event(f"{path}?session_id={session.id}"))
-            with acting_as(caller), session.scope:
+            with acting_as(caller), session.scope, self._open_streams.ending(scope, caller, session.inbox.end):
                 await self._run(session, receive, send)
         finally:
             del self._sessions[session.id]

@@ -14,7 +14,9 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import msgspec
 import structlog
+from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import ServerEvent, ToolsListChanged
@@ -54,6 +56,7 @@ class Subscribers:
         self._follower = follower
         self._access = access
         self._subscribers: dict[object, Subscriber] = {}
+        self._of_session: dict[Connection, Subscriber] = {}
         self._listings: dict[Hashable, int] = {}
         self._listed: Snapshot | None = None
         self._swaps: deque[Snapshot] = deque()
@@ -84,7 +87,34 @@ class Subscribers:
     async def initialized(self, ctx: ServerRequestContext[Any, Any], params: NotificationParams) -> None:
         """A session of the handshake era is ready: from now on it is told, until it ends."""
         connection = connection_of(ctx)
-        connection.exit_stack.callback(self._add(current_caller(), _tell_session(ctx.session)))
+        if connection in self._of_session:
+            return
+        subscriber, leave = self._add(current_caller(), _tell_session(ctx.session))
+        self._of_session[connection] = subscriber
+        connection.exit_stack.callback(leave)
+        connection.exit_stack.callback(self._of_session.pop, connection, None)
+
+    def refresh(self, connection: Connection, caller: Caller, *, lists: bool) -> None:
+        """A message came on a session: from now on its client is told of what ``caller`` may see.
+
+        ``lists`` says that the message asks for the list itself, so that nobody need be told of this
+        difference. The session's own narrowing stays.
+        """
+        subscriber = self._of_session.get(connection)
+        if subscriber is None or not self._is_now(subscriber, caller):
+            return
+        snapshot = self._follower.snapshot
+        listing = self._listing(snapshot, subscriber.caller)
+        if listing != subscriber.seen:
+            subscriber.seen = listing
+            if not lists:
+                self._tell([subscriber], snapshot)
+
+    def callers_changed(self, present: Callable[[Caller], Caller]) -> None:
+        """Groups were given or taken: ``present`` tells what each caller has now. Tell those who see another list."""
+        for subscriber in self._subscribers.values():
+            self._is_now(subscriber, present(subscriber.caller))
+        self._swapped(self._follower.snapshot, self._follower.snapshot)
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """A 2026-07-28 client listens: tell it until the returned function is called. Runs in its request."""
@@ -92,7 +122,8 @@ class Subscribers:
         async def tell() -> None:
             listener(ToolsListChanged())
 
-        return self._add(current_caller(), tell)
+        _, leave = self._add(current_caller(), tell)
+        return leave
 
     async def publish(self, event: ServerEvent) -> None:
         """Tell every client, whatever it sees. The SDK's interface; changes of the snapshot take the other way."""
@@ -100,14 +131,23 @@ class Subscribers:
             for subscriber in list(self._subscribers.values()):
                 self._tell_soon(subscriber, delay=0.0)
 
-    def _add(self, caller: Caller, tell: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def _add(self, caller: Caller, tell: Callable[[], Awaitable[None]]) -> tuple[Subscriber, Callable[[], None]]:
         token = object()
-        self._subscribers[token] = Subscriber(caller, self._listing(self._follower.snapshot, caller), tell)
+        subscriber = Subscriber(caller, self._listing(self._follower.snapshot, caller), tell)
+        self._subscribers[token] = subscriber
 
         def leave() -> None:
             self._subscribers.pop(token, None)
 
-        return leave
+        return subscriber, leave
+
+    def _is_now(self, subscriber: Subscriber, caller: Caller) -> bool:
+        """Take ``caller`` for the subscriber's, but for its narrowing; whether that makes a difference."""
+        known = subscriber.caller
+        if (known.kind, known.groups, known.client) == (caller.kind, caller.groups, caller.client):
+            return False
+        subscriber.caller = msgspec.structs.replace(caller, only_groups=known.only_groups)
+        return True
 
     def _swapped(self, old: Snapshot, new: Snapshot) -> None:
         """The follower's callback, on the event loop: comparing may take a while, so it is left to a task."""

@@ -169,3 +169,32 @@ def test_no_content_makes_reading_fail_in_another_way(
         TokenFile(path)
     except PortoserError as error:
         assert str(path) in str(error)  # noqa: PT017
+
+
+def test_a_day_that_does_not_exist_is_said_and_does_not_break_what_is_served(tmp_path: Path) -> None:
+    token, digest = new_token()
+    path = file_of(tmp_path / "t.yaml", {"name": "ann", "hash": digest})
+    tokens = TokenFile(path)
+    path.write_text(f"- name: ann\n  hash: {digest}\n  expires: 2027-02-31\n")
+    tokens.look()
+    assert tokens.verify(token) is not None
+    assert tokens.generation == 1
+    with pytest.raises(PortoserError, match="not valid YAML"):
+        TokenFile(path)
+
+
+def test_the_file_tells_what_a_caller_may_be_now(tmp_path: Path) -> None:
+    token, digest = new_token()
+    path = file_of(tmp_path / "t.yaml", {"name": "ann", "hash": digest, "groups": ["dev"]})
+    tokens = TokenFile(path)
+    caller = tokens.verify(token)
+    assert caller is not None
+    file_of(path, {"name": "ann", "hash": digest, "groups": ["dev", "operator"]})
+    tokens.look()
+    assert tokens.generation == 2
+    assert tokens.present(caller).groups == {"dev", "operator"}
+    assert tokens.holder(digest) == tokens.present(caller)
+    file_of(path)
+    tokens.look()
+    assert tokens.present(caller) == caller
+    assert tokens.holder(digest) is None

@@ -20,6 +20,9 @@ from portoser.catalog.caller import ANONYMOUS, Caller
 from portoser.catalog.policy import Policy
 from portoser.catalog.revision import Annotations, Declaration, JsonSchema, SourceFile, revision_of
 from portoser.catalog.tool import Provenance, RegisteredTool
+from portoser.identity.authenticate import Authenticator
+from portoser.identity.middleware import IdentityMiddleware
+from portoser.identity.tokens import TokenFile
 from portoser.invocation import CallResult, Invocation
 from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 from portoser.mcp.server import McpServer, build_mcp
@@ -178,13 +181,14 @@ class BearerIsCaller:
 
 
 class World:
-    """The running server and what a test steers it with."""
+    """The running server and what a test steers it with. With ``tokens`` callers are told by them."""
 
     def __init__(self, *tools: ServedTool, **options: Any) -> None:
         self.follower = SteeredFollower(*tools)
         self.access = Access(frozenset({"admins"}))
         self.invocation = SteeredInvocation(self.follower, self.access)
         self.callers: dict[str, Caller] = {}
+        self.tokens: TokenFile | None = options.get("tokens")
         self.mcp: McpServer = build_mcp(
             cast("Follower", self.follower), self.access, cast("Invocation", self.invocation), **options
         )
@@ -205,7 +209,10 @@ class World:
             async with self.mcp.lifespan():
                 yield
 
-        inner: ASGIApp = BearerIsCaller(Starlette(routes=self.mcp.routes, lifespan=lifespan), self.callers)
+        routed = Starlette(routes=self.mcp.routes, lifespan=lifespan)
+        inner: ASGIApp = BearerIsCaller(routed, self.callers)
+        if self.tokens is not None:
+            inner = IdentityMiddleware(routed, Authenticator(self.tokens))
         app = HostOriginGuard(inner, allowed_hosts=LOOPBACK_HOSTS)
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
