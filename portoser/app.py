@@ -55,6 +55,12 @@ SOURCE = "main"
 SHUTDOWN_SECONDS = 5
 """How long open requests may take to end once the process is told to stop."""
 
+CALLS_SECONDS = 4
+"""How long calls may go on then: they are ended before their requests are, which so still get an answer."""
+
+WARM_UP_SECONDS = 1
+"""How long after the first run what is not needed at once is started: whoever waited for the server comes first."""
+
 BACKLOG = 2048
 
 
@@ -202,6 +208,7 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
             tasks.create_task(built.services.reconciler.run(), name="reconciler"),
             tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
             tasks.create_task(keep_house(built.services.writer), name="housekeeping"),
+            tasks.create_task(_warm_up(built.services), name="warm-up"),
         ]
         if built.embedded is not None:
             background.append(tasks.create_task(built.embedded.keep_running(), name="postgres"))
@@ -224,6 +231,8 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
         # The streams first: a server that waits for its open connections would wait for them for ever.
         built.mcp.drain()
         server.should_exit = True
+        await asyncio.wait([serving], timeout=CALLS_SECONDS)
+        built.services.runtime.stop_calls()
         await serving
         for task in (told, *background):
             task.cancel()
@@ -233,6 +242,12 @@ async def _tell(settings: Settings, built: Built, url: str) -> None:
     """Say where the server is, once the folder was read for the first time."""
     await built.services.reconciler.first_run()
     print(banner(settings, built.services, url), flush=True)  # noqa: T201 - for whoever started it
+
+
+async def _warm_up(services: Services) -> None:
+    await services.reconciler.first_run()
+    await asyncio.sleep(WARM_UP_SECONDS)
+    await services.runtime.warm_up()
 
 
 class _Server(uvicorn.Server):

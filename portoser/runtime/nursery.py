@@ -220,6 +220,8 @@ class Nursery:
                     await asyncio.gather(*gone)
         self._lost()
         if self._process is not None:
+            if self._ready is not None and (self._ready.cancelled() or self._ready.exception() is not None):
+                self._process.kill()  # it would finish its imports first
             try:
                 await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT)
             except subprocess.TimeoutExpired:

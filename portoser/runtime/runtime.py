@@ -61,9 +61,9 @@ class Runtime:
     """Runs tool code outside the server process.
 
     ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most, by default as many as
-    ``warm_workers`` says, and none that was not used for ``longest_rest`` seconds. ``describers`` declarations are described at once. ``cpu`` is in seconds for each call;
-    ``output`` is in bytes, and counts what a call prints, logs and reports together;
-    ``disk`` is in bytes, for each file.
+    ``warm_workers`` says, and none that was not used for ``longest_rest`` seconds. ``describers`` declarations are
+    described at once. ``cpu`` is in seconds for each call; ``output`` is in bytes, and counts what a call prints, logs
+    and reports together; ``disk`` is in bytes, for each file.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Stopped, killed and started again: nothing is lost and nothing is left over."""
 
+import asyncio
 import signal
 from collections.abc import Callable
 
@@ -75,6 +76,25 @@ async def test_a_postgres_that_dies_is_started_again_and_calls_work_again(own_se
     assert server.api("GET", "/api/mcp/tools").json()["total"] == 2
     assert server.stop() == 0, server.output()
     assert "postgres.restarted" in server.output()
+
+
+async def test_a_long_call_of_a_server_that_is_stopped_gets_an_answer(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    server.write("slow.py", 'import time\n\n\ndef slow() -> int:\n    """Sleep."""\n    time.sleep(60)\n    return 1\n')
+    server.write("slow.yaml", "kind: Tool\nlimits:\n  timeout: 90\n")
+    server.start()
+    call = asyncio.create_task(asyncio.to_thread(server.api, "POST", "/api/mcp/tools/slow/call", json={}))
+
+    await asyncio.sleep(2)
+    assert await asyncio.to_thread(server.stop) == 0, server.output()
+    answer = await call
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "cancelled"
+    assert "Traceback" not in server.output()
+    server.start()
+    entries = server.api("GET", "/api/mcp/audit/logs", params={"tool": "slow", "event": "tool.call"}).json()["entries"]
+    assert [entry["outcome"] for entry in entries] == ["cancelled"]
 
 
 async def test_a_removed_folder_deletes_nothing(own_server: Callable[..., Server]) -> None:

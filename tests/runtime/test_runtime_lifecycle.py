@@ -21,7 +21,7 @@ from runtime_bench import Bench
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.catalog.revision import Isolation
-from portoser.runtime.runtime import Runtime
+from portoser.runtime.runtime import Runtime, warm_workers
 
 PID = "import os\ndef tool(): return {'pid': os.getpid()}"
 SLEEP = "import time\ndef tool(n: int, seconds: float = 0.2):\n    time.sleep(seconds)\n    return {'n': n}"
