@@ -29,7 +29,9 @@ Declared = Annotated[dict[str, Any], Body(json_schema_extra=TOOL_BODY, openapi_e
 IfMatch = Annotated[
     str | None, Header(description="The ETag of the version that the change was made for; `*` for any.", max_length=200)
 ]
-_ETAG = {"ETag": {"description": "The tool's version and digest, for If-Match.", "schema": {"type": "string"}}}
+_ETAG = {
+    "ETag": {"description": "The tool's version, last change and digest, for If-Match.", "schema": {"type": "string"}}
+}
 
 
 @router.get("", operation_id="list_tools", summary="Registered tools", responses=refusals(401, 403, 422))
@@ -151,7 +153,12 @@ async def delete_tool(services: ServicesOf, caller: EditorOf, name: Name, if_mat
     existing = registered_tool(services, name)
     _check_match(if_match, existing)
     refuse_what_git_owns(existing, services.repository)
-    change = DeleteTool(name=name, owner=existing.owner, expected_version=existing.version)
+    change = DeleteTool(
+        name=name,
+        owner=existing.owner,
+        expected_version=existing.version,
+        expected_generation=existing.generation,
+    )
     await applied(services, [change], caller)
 
 
@@ -212,13 +219,17 @@ async def detail_of(services: Services, caller: Caller, name: str) -> ToolDetail
 
 
 def etag(tool: RegisteredTool) -> str:
-    """What If-Match compares: the version counts, the digest makes it unique over a deleted tool's rebirth."""
-    return f'"{tool.version}-{tool.digest[:16]}"'
+    """What If-Match compares. The generation grows with every change of the tool, also of its permissions alone."""
+    return _etag(tool.version, tool.generation, tool.digest)
+
+
+def _etag(version: int, generation: int, digest: str) -> str:
+    return f'"{version}-{generation}-{digest[:16]}"'
 
 
 async def _detail(services: Services, caller: Caller, name: str, response: Response) -> ToolDetail:
     shown = await detail_of(services, caller, name)
-    response.headers["ETag"] = f'"{shown.version}-{shown.digest[:16]}"'
+    response.headers["ETag"] = _etag(shown.version, shown.generation, shown.digest)
     return shown
 
 

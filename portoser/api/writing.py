@@ -71,6 +71,7 @@ def put(
             provenance=Provenance(source="rest", author=caller.name or caller.subject),
         ),
         expected_version=existing.version if existing is not None else None,
+        expected_generation=existing.generation if existing is not None else None,
     )
 
 

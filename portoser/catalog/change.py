@@ -18,11 +18,13 @@ class PutTool(msgspec.Struct, frozen=True, kw_only=True, tag="put_tool"):
     """Create, update or bring back a tool.
 
     ``expected_version`` is None for a tool that must not exist among the living; else the version that
-    the change was computed against.
+    the change was computed against. ``expected_generation``, where it is given, is that of the tool's last change:
+    permissions and group change without a new version.
     """
 
     desired: DesiredTool
     expected_version: int | None = None
+    expected_generation: int | None = None
     restore: bool = False
     """True where a tombstone of the same owner and name is brought back, with its id and history."""
 
@@ -43,6 +45,7 @@ class DeleteTool(msgspec.Struct, frozen=True, kw_only=True, tag="delete_tool"):
     name: str
     owner: str
     expected_version: int
+    expected_generation: int | None = None
 
 
 class MarkTool(msgspec.Struct, frozen=True, kw_only=True, tag="mark_tool"):

@@ -82,7 +82,7 @@ class _State:
         self._now = now
 
     def delete(self, change: DeleteTool) -> None:
-        row = self._expected(change.name, change.owner, change.expected_version)
+        row = self._expected(change.name, change.owner, change.expected_version, change.expected_generation)
         if row is None:
             return
         after = msgspec.structs.replace(
@@ -107,7 +107,7 @@ class _State:
 
     def put(self, change: PutTool) -> None:
         if change.expected_version is not None:
-            row = self._expected(change.name, change.owner, change.expected_version)
+            row = self._expected(change.name, change.owner, change.expected_version, change.expected_generation)
             if row is not None:
                 self._update(row, change.desired, Event.TOOL_UPDATED)
             return
@@ -123,7 +123,9 @@ class _State:
         else:
             self._insert(change.desired)
 
-    def _expected(self, name: str, owner: str, version: int | None, *, any_version: bool = False) -> ToolRow | None:
+    def _expected(
+        self, name: str, owner: str, version: int | None, generation: int | None = None, *, any_version: bool = False
+    ) -> ToolRow | None:
         """The living row that a change speaks of; None, with a conflict noted, where it is not as expected."""
         row = self._living.get(name)
         if row is None:
@@ -134,6 +136,11 @@ class _State:
             self._conflict(
                 f"The tool {name!r} is at version {row.version} by now; the change was made for version {version}. "
                 "Read it again."
+            )
+        elif generation is not None and row.generation != generation:
+            self._conflict(
+                f"The tool {name!r} was changed in generation {row.generation}; the change was made for what generation "
+                f"{generation} left. Read it again."
             )
         else:
             return row

@@ -91,6 +91,16 @@ def test_put_makes_and_replaces_and_if_match_refuses_what_comes_too_late(server:
     )
 
 
+def test_if_match_also_refuses_who_did_not_see_that_permissions_were_narrowed(server: LiveServer) -> None:
+    path = "/api/mcp/tools/narrowed"
+    body = {"code": "def narrowed() -> int:\n    return 1\n", "permissions": ["everyone"]}
+    seen = server.api("PUT", path, json=body).headers["etag"]
+    tightened = server.api("PUT", path, json={**body, "permissions": ["admins"]}, headers={"If-Match": seen})
+    assert tightened.json()["version"] == 1
+    assert server.api("PUT", path, json=body, headers={"If-Match": seen}).status_code == 412
+    assert server.api("GET", path).json()["permissions"] == ["admins"]
+
+
 def test_an_equal_declaration_is_no_new_version(server: LiveServer) -> None:
     body = {"name": "same", "code": "def same() -> int:\n    return 1\n", "replace_existing": True}
     first = server.api("POST", "/api/mcp/tools", json=body).json()
