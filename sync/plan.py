@@ -37,7 +37,7 @@ def make_plan(desired: Desired, registered: Registered) -> Plan:
         changes=changes,
         unchanged=planner.unchanged,
         owned=sum(tool.owner == desired.owner for tool in registered.tools.values()),
-        declared=len(desired.tools) + len(desired.invalid) + len(desired.broken_paths),
+        declared=len(desired.tools) + len(desired.waiting) + len(desired.invalid) + len(desired.broken_paths),
         errors=tuple(planner.errors),
     )
 
@@ -63,7 +63,8 @@ class _Planner:
     # Tools ---------------------------------------------------------------------------------------------------
 
     def plan_tools(self) -> None:
-        declared: set[str] = set(self._desired.invalid)
+        declared: set[str] = {*self._desired.invalid, *self._desired.waiting}
+        self.unchanged += len(self._desired.waiting)
         for wanted in self._desired.tools:
             declared.add(wanted.desired.name)
             self._plan_tool(wanted)

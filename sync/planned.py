@@ -65,6 +65,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy | None = None
     policy_path: str | None = None
     policy_is_unknown: bool = False
+    waiting: frozenset[str] = frozenset()
+    """The tools that are declared and go on as they are registered for now; see `sync.settling`."""
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,6 +74,7 @@ class Reconciler:
         self._cause = "start"
         self._is_thorough = False
         self._waiting: list[asyncio.Future[SyncRun]] = []
+        self._approvals: set[str] = set()
         self._running = asyncio.Lock()
         self._current: Run | None = None
         self._first = asyncio.Event()
@@ -111,7 +112,7 @@ class Reconciler:
         if not self._is_up:
             raise PortoserError("The reconciler is not running.")
         if approve is not None:
-            self._shop.approved = frozenset({approve})
+            self._approvals.add(approve)
         future: asyncio.Future[SyncRun] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._is_thorough = True
@@ -170,6 +171,8 @@ class Reconciler:
         while True:
             cause, is_thorough = self._cause, self._is_thorough
             waiting, self._waiting = self._waiting, []
+            self._shop.approved |= self._approvals
+            self._approvals.clear()
             self._wake.clear()
             self._is_thorough = False
             run = await self._preemptible(cause, is_thorough=is_thorough, may_preempt=preempted < _MOST_PREEMPTIONS)
@@ -180,6 +183,7 @@ class Reconciler:
                 log.info("sync.preempted", source=self._source.name, cause=cause)
                 continue
             preempted = 0
+            self._shop.approved = frozenset()  # an approval is for one run, not for the next time of the same plan
             for future in waiting:
                 if not future.done():
                     future.set_result(run)
@@ -187,11 +191,13 @@ class Reconciler:
 
     async def _rest(self, run: SyncRun) -> None:
         """Until there is something to do."""
-        until = self._status.next_retry_at
+        until, settled = self._status.next_retry_at, self._shop.settled
         if run.outcome is RunOutcome.STANDBY:
             seconds: float | None = _STANDBY
         elif until is not None:
             seconds = max(0.0, (until - datetime.now(UTC)).total_seconds())
+        elif settled is not None and settled.until is not None:
+            seconds = max(0.0, settled.until - time.monotonic()) + 0.02
         else:
             seconds = None
         try:
@@ -201,7 +207,8 @@ class Reconciler:
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:
-            self._cause = "standby" if run.outcome is RunOutcome.STANDBY else "retry"
+            is_standby = run.outcome is RunOutcome.STANDBY
+            self._cause = "standby" if is_standby else "retry" if until is not None else "settled"
 
     async def _is_new(self) -> bool:
         """Whether what woke us is more than a source that looks again at what failed: that waits for its retry."""
@@ -307,7 +314,6 @@ class Reconciler:
             )
         finally:
             run.note("apply", began)
-        self._shop.approved = frozenset()
         summary = report.headline(plan)
         run.conditions.set("Applied", True, "Applied", f"Generation {run.applied.generation}: {summary}")
 
@@ -356,12 +362,17 @@ class Reconciler:
         if done.outcome is RunOutcome.FAILED:
             self._shop.settled, self._failed = None, run.scan
         elif run.scan is not None and done.outcome is not RunOutcome.STANDBY:
-            is_open = done.outcome is RunOutcome.HELD or bool(run.plan is not None and run.plan.errors)
+            is_open = (
+                done.outcome is RunOutcome.HELD
+                or run.until is not None
+                or bool(run.plan is not None and run.plan.errors)
+            )
             self._shop.settled = Settled(
                 scan=run.scan,
                 generation=done.generation or 0,
                 outcome=RunOutcome.UNCHANGED if done.outcome in ENDED_WELL else done.outcome,
                 is_open=old.is_open if run.is_repeated and old is not None else is_open,
+                until=old.until if run.is_repeated and old is not None else run.until,
             )
 
     async def _take_up(self) -> SourceRow | None:

@@ -12,23 +12,26 @@ import msgspec
 
 from portoser import __version__
 from portoser.admission import Admission, Verdict
-from portoser.catalog.errors import Problem
+from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied, RegistryWriter
 from portoser.registry.follower import Follower
-from portoser.store import tools
+from portoser.store import sync_runs, tools
 from portoser.store.database import Database
 from sync import guards
 from sync.blocking import in_thread
 from sync.manifest import READER_FORM, DeclaredTool, Reader, Reading, placed
 from sync.plan import make_plan
 from sync.planned import Desired, Plan, Registered, WantedTool
+from sync.settling import settle
 from sync.sources.base import Scan, Source, SourceUnreadable
 from sync.status import Conditions, Phase, RunOutcome
 
 SECONDS_TO_FOLLOW = 10.0
 """How long a run waits for this replica to serve what it applied."""
+
+_SETTLING = "This takes a protection away, and counts once the file has been the same for 2 seconds."
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -38,6 +41,13 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     generation: int
     outcome: RunOutcome
     is_open: bool
+    until: float | None = None
+    """When, by the monotonic clock, to look again at what has to stand still for a moment."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether that time has come."""
+        return self.until is not None and time.monotonic() >= self.until
 
 
 class _Wanted(NamedTuple):
@@ -81,7 +91,7 @@ class Workshop:
         self.settled: Settled | None = None
         self.applied_commit: str | None = None
         self.approved: frozenset[str] = frozenset()
-        """The ids of plans that somebody let through."""
+        """The ids of plans that somebody lets through in this run."""
 
 
 class Run:
@@ -97,6 +107,11 @@ class Run:
         """Whether the source is as the last run left it, so that there is nothing new to tell."""
         self.durations: dict[str, float] = {}
         self.scan: Scan | None = None
+        self.looked_at = 0.0
+        """When the source was looked at, by the monotonic clock."""
+        self.is_due = False
+        """Whether the time has come of what had to stand still for a moment."""
+        self.until: float | None = None
         self.reading: Reading | None = None
         self.invalid: dict[str, tuple[Problem, ...]] = {}
         self.tools: tuple[WantedTool, ...] = ()
@@ -117,8 +132,10 @@ Step = Callable[[Run], Awaitable[RunOutcome | None]]
 async def fetch(run: Run) -> RunOutcome | None:
     """Read the source."""
     run.phase = Phase.FETCHING
+    settled = run.workshop.settled
+    run.looked_at, run.is_due = time.monotonic(), settled is not None and settled.is_due
     try:
-        run.scan = await run.workshop.source.scan(thorough=run.is_thorough)
+        run.scan = await run.workshop.source.scan(thorough=run.is_thorough or run.is_due)
     except SourceUnreadable as error:
         run.conditions.set("Fetched", False, "Unreadable", str(error))
         raise
@@ -130,7 +147,7 @@ async def fetch(run: Run) -> RunOutcome | None:
 async def compare(run: Run) -> RunOutcome | None:
     """End where the source is what the last run left, and the registry has not moved on beside an open question."""
     settled = run.workshop.settled
-    if run.is_thorough or settled is None or settled.scan is not run.scan:
+    if run.is_thorough or run.is_due or settled is None or settled.scan is not run.scan:
         return None
     if settled.is_open and settled.generation != run.workshop.follower.snapshot.generation:
         return None
@@ -177,7 +194,7 @@ async def plan(run: Run) -> RunOutcome | None:
     run.phase = Phase.PLANNING
     shop = run.workshop
     snapshot = shop.follower.snapshot
-    desired = await in_thread(_desired, run)
+    wanted = await in_thread(_desired, run)
     living = {name: served.registered for name, served in snapshot.tools.items()}
     registered = Registered(
         generation=snapshot.generation,
@@ -186,16 +203,19 @@ async def plan(run: Run) -> RunOutcome | None:
         groups=snapshot.groups,
         policy=snapshot.policy,
         policy_owner=snapshot.policy_owner,
-        tombstones=await _tombstones(shop, desired, living),
+        tombstones=await _tombstones(shop, wanted, living),
     )
-    made = await in_thread(make_plan, desired, registered)
-    run.plan = msgspec.structs.replace(made, guards=guards.check(made))
+    settling = settle(wanted, registered, _scan(run).since, run.looked_at)
+    run.until = settling.until
+    made = await in_thread(make_plan, settling.desired, registered)
+    run.plan = msgspec.structs.replace(made, guards=guards.check(made, recent=await _recent_deletes(shop, made)))
     reading = _reading(run)
     refused = [problem for problems in run.invalid.values() for problem in problems]
     told = dict.fromkeys([*reading.errors, *refused, *made.errors])
     run.problems = tuple(sorted(told, key=lambda problem: (problem.path, problem.line, problem.column)))
     of_code = [warning for told in shop.code_warnings.values() for warning in told]
-    run.warnings = (*(problem for problem in reading.problems if not problem.is_error), *of_code)
+    held = (Problem(path=path, message=_SETTLING, severity=Severity.WARNING) for path in settling.waiting)
+    run.warnings = (*(problem for problem in reading.problems if not problem.is_error), *of_code, *held)
     return None
 
 
@@ -327,6 +347,15 @@ async def _tombstones(shop: Workshop, desired: Desired, living: Mapping[str, Reg
     async with shop.database.acquire() as connection:
         rows = await tools.named(connection, coming)
     return frozenset(row.name for row in rows if row.owner == shop.owner and not row.is_living)
+
+
+async def _recent_deletes(shop: Workshop, made: Plan) -> int:
+    """How many tools the source deleted a moment ago, unless somebody approved of it."""
+    if not made.pruned:
+        return 0
+    async with shop.database.acquire() as connection:
+        approved = await sync_runs.last_approved(connection, shop.source.name)
+        return await tools.deleted_within(connection, shop.owner, guards.WINDOW, after_generation=approved)
 
 
 def _scan(run: Run) -> Scan:

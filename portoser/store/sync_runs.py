@@ -68,6 +68,19 @@ async def count(connection: Connection, *, source: str | None = None) -> int:
     return int(told)
 
 
+async def last_approved(connection: Connection, source: str) -> int:
+    """The generation of the last run that was applied although a guard had held its plan back; 0 without one."""
+    told = await connection.fetchval(
+        """
+        SELECT max(generation) FROM mcp_sync_runs
+        WHERE source = $1 AND outcome = 'applied' AND jsonb_array_length(plan -> 'guards') > 0
+            AND started_at > now() - interval '1 hour'
+        """,
+        source,
+    )
+    return int(told or 0)
+
+
 async def named(connection: Connection, run_id: str) -> RunRow | None:
     """One run with its plan, None where there is none of that id."""
     record = await connection.fetchrow(

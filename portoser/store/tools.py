@@ -115,6 +115,28 @@ async def living(connection: Connection) -> list[ToolRow]:
     return _rows(await connection.fetch(f"{_SELECT} WHERE deleted_at IS NULL"))
 
 
+async def deleted_within(connection: Connection, owner: str, seconds: float, *, after_generation: int = 0) -> int:
+    """How many tools of an owner were deleted in the last seconds, in generations after one.
+
+    Those that live on under another name do not count.
+    """
+    told = await connection.fetchval(
+        """
+        SELECT count(*) FROM mcp_tools AS gone
+        WHERE owner = $1 AND deleted_at > now() - make_interval(secs => $2) AND generation > $3
+            AND NOT EXISTS (
+                SELECT FROM mcp_tools AS named_anew
+                WHERE named_anew.owner = gone.owner AND named_anew.digest = gone.digest
+                    AND named_anew.deleted_at IS NULL AND named_anew.updated_at >= gone.deleted_at
+            )
+        """,
+        owner,
+        seconds,
+        after_generation,
+    )
+    return int(told)
+
+
 async def insert(connection: Connection, rows: Sequence[ToolRow]) -> int:
     """Add rows; returns how many were added."""
     return _touched(await connection.execute(_INSERT, *_columns(rows))) if rows else 0

@@ -17,6 +17,8 @@ MAX_FILES = 100_000
 _SKIPPED = frozenset({"__pycache__", "node_modules"})
 _RACY = 50_000_000
 """Nanoseconds: a file changed so shortly before it was read may change again under the same time stamp."""
+_LATELY = 10.0
+"""Seconds for which it is remembered when content was first seen."""
 
 _Signature = tuple[int, int, int, int, int]
 
@@ -46,6 +48,7 @@ class Folder:
         self._entries: dict[str, _Entry] = {}
         self._links: set[str] = set()
         self._tree = 0
+        self._since: dict[str, float] = {}
 
     @property
     def tree(self) -> str:
@@ -55,6 +58,12 @@ class Folder:
     def files(self) -> dict[str, bytes]:
         """The contents by path."""
         return {path: entry.content for path, entry in self._entries.items() if entry.problem is None}
+
+    def since(self) -> dict[str, float]:
+        """When, by the monotonic clock, the content was first seen of what changed lately."""
+        lately = time.monotonic() - _LATELY
+        self._since = {path: seen for path, seen in self._since.items() if seen > lately}
+        return dict(self._since)
 
     def refused(self) -> dict[str, Problem]:
         """Why what is there is not taken, by path."""
@@ -229,6 +238,7 @@ class Folder:
         told = str(problem) if problem is not None else blob_id(content)
         mark = int.from_bytes(hashlib.sha256(f"{path}\0{told}".encode()).digest())
         self._tree += mark - (known.mark if known is not None else 0)
+        self._since[path] = time.monotonic()
         self._entries[path] = _Entry(signature, content, problem, mark, is_racy)
         changed.add(path)
 

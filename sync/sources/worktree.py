@@ -228,4 +228,5 @@ class Worktree:
             author=self._git.author,
             commits=self._git.commits,
             dirty=dirty,
+            since=self._folder.since(),
         )

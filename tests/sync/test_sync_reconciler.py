@@ -130,6 +130,53 @@ async def test_the_guard_holds_a_mass_deletion_until_somebody_approves_it(repo: 
     assert w.reconciler.status.phase == "Idle"
 
 
+async def test_deleting_slowly_does_not_walk_around_the_guard(repo: Any, world: Start) -> None:
+    for number in range(12):
+        repo.tool(f"t{number}")
+    w = await world()
+    for number in range(5):
+        (repo.tools / f"t{number}.yaml").unlink()
+        await w.until(lambda left=11 - number: len(w.names) == left)
+    (repo.tools / "t5.yaml").unlink()
+    await w.until(lambda: w.reconciler.status.phase == "AwaitingApproval")
+    assert len(w.names) == 7
+    held = w.reconciler.status.held_plan
+    message = w.reconciler.status.condition("PruneBlocked").message
+    assert "1 tool of 12 would be deleted (t5) after 5 tools within the last 2 minutes" in message
+    assert f"portoser sync --approve {held}" in message
+    assert (await w.reconciler.sync_now(approve=held)).outcome == "applied"
+    (repo.tools / "t6.yaml").unlink()  # what was approved counts no more
+    await w.until(lambda: len(w.names) == 5)
+
+
+async def test_renaming_one_tool_after_the_other_is_no_mass_deletion(repo: Any, world: Start) -> None:
+    for number in range(7):
+        repo.tool(f"a/t{number}", answer=str(number))
+    w = await world()
+    (repo.tools / "b").mkdir()
+    for number in range(7):
+        for end in ("py", "yaml"):
+            (repo.tools / f"a/t{number}.{end}").rename(repo.tools / f"b/t{number}.{end}")
+        await w.until(lambda name=f"b.t{number}": name in w.names and len(w.names) == 7)
+
+
+async def test_an_approval_is_for_one_run(repo: Any, world: Start) -> None:
+    for number in range(8):
+        repo.tool(f"t{number}")
+    w = await world()
+    for number in range(6):
+        (repo.tools / f"t{number}.yaml").unlink()
+    await w.until(lambda: w.reconciler.status.phase == "AwaitingApproval")
+    held = w.reconciler.status.held_plan
+    for number in range(6):
+        repo.tool(f"t{number}")
+    assert (await w.reconciler.sync_now(approve=held)).outcome == "unchanged"
+    for number in range(6):
+        (repo.tools / f"t{number}.yaml").unlink()
+    await w.until(lambda: w.reconciler.status.phase == "AwaitingApproval")
+    assert len(w.names) == 8
+
+
 async def test_an_emptied_folder_deletes_nothing(repo: Any, world: Start) -> None:
     repo.tool("one")
     w = await world()
@@ -174,6 +221,52 @@ async def test_a_file_written_in_halves_is_whole_in_the_end(repo: Any, world: St
         await asyncio.sleep(0.1)
         file.write("urn 4\n")
     await w.until(lambda: w.tool("one").version == 2 and w.tool("one").status is ToolStatus.SYNCED)
+
+
+@pytest.mark.parametrize(
+    ("rest", "kept"),
+    [
+        ("permissions: [boss]\n", lambda tool: tool.permissions == ("boss",)),
+        ('confirm: "Sure?"\n', lambda tool: tool.revision.confirm == "Sure?"),
+        ("redact: [/secret]\n", lambda tool: tool.revision.redact == ("/secret",)),
+    ],
+)
+async def test_a_manifest_written_in_halves_opens_nothing(
+    repo: Any, world: Start, rest: str, kept: Callable[[Any], bool]
+) -> None:
+    repo.write("one.py", "def one(secret: str) -> int:\n    return 1\n")
+    repo.write("one.yaml", f"kind: Tool\ndescription: Before\n{rest}")
+    repo.tool("two")
+    w = await world()
+    assert kept(w.tool("one"))
+    seen = []
+    w.follower.on_swap(lambda _, new: seen.append(new.tools["one"].registered))
+    repo.write("one.yaml", "kind: Tool\ndescription: After\n")
+    repo.tool("two", answer="2")
+    await w.until(lambda: w.tool("two").version == 2)
+    assert w.tool("one").version == 1
+    repo.write("one.yaml", f"kind: Tool\ndescription: After\n{rest}")
+    await w.until(lambda: w.tool("one").revision.description == "After")
+    assert all(kept(tool) for tool in seen)
+    repo.write("one.yaml", "kind: Tool\ndescription: After\n")  # and this time it is meant
+    await w.until(lambda: not kept(w.tool("one")))
+    await w.until(lambda: w.reconciler.status.holds("Ready"))
+
+
+async def test_a_group_and_a_policy_written_in_halves_open_nothing(repo: Any, world: Start) -> None:
+    repo.tool("ops/one")
+    repo.tool("two")
+    repo.write("ops/group.yaml", "kind: Group\nenabled: false\n")
+    repo.write("policy.yaml", "kind: Policy\nroles: {admin: [boss]}\nclients: {x: [y]}\n")
+    w = await world()
+    assert not w.follower.snapshot.tools["ops.one"].enabled
+    repo.write("ops/group.yaml", "kind: Group\n")
+    repo.write("policy.yaml", "kind: Policy\nroles: {admin: [boss]}\n")
+    repo.tool("two", answer="2")
+    await w.until(lambda: w.tool("two").version == 2)
+    assert not w.follower.snapshot.tools["ops.one"].enabled
+    assert w.follower.snapshot.policy.clients
+    await w.until(lambda: w.follower.snapshot.tools["ops.one"].enabled and not w.follower.snapshot.policy.clients)
 
 
 async def test_a_moved_folder_of_tools_is_followed(repo: Any, world: Start) -> None:
