@@ -42,6 +42,19 @@ def has_role(services: Services, caller: Caller, role: Role) -> bool:
     return services.access.has_role(services.follower.snapshot, caller, role)
 
 
+def is_insider(services: Services, caller: Caller) -> bool:
+    """Whether the caller may know of tools that they may not call: editors, auditors and admins."""
+    return any(has_role(services, caller, role) for role in (Role.EDITOR, Role.AUDITOR))
+
+
+async def _insider(request: Request, services: ServicesOf, caller: CallerOf) -> Caller:
+    if is_insider(services, caller):
+        return caller
+    message = f"{caller.name or caller.subject} may not read this: that takes the role 'editor' or 'auditor'."
+    services.audit_writer.note(_refusal(request, caller, message))
+    raise Denied(message)
+
+
 def _require(role: Role, doing: str) -> Callable[[Request, Services, Caller], Awaitable[Caller]]:
     async def required(request: Request, services: ServicesOf, caller: CallerOf) -> Caller:
         if has_role(services, caller, role):
@@ -72,4 +85,5 @@ def _refusal(request: Request, caller: Caller, message: str) -> Entry:
 
 AdminOf = Annotated[Caller, Depends(_require(Role.ADMIN, "do this"))]
 EditorOf = Annotated[Caller, Depends(_require(Role.EDITOR, "change the registry"))]
+InsiderOf = Annotated[Caller, Depends(_insider)]
 AuditorOf = Annotated[Caller, Depends(_require(Role.AUDITOR, "read the audit log"))]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter
 
-from portoser.api.context import AdminOf, CallerOf, ServicesOf
+from portoser.api.context import AdminOf, CallerOf, ServicesOf, is_insider
 from portoser.api.documents import refusals
 from portoser.api.models import GroupIn, GroupOut, GroupPage, OverrideOut
 from portoser.api.paging import Limit, Name, Skip, did_you_mean, page
@@ -25,9 +25,14 @@ LONGEST_OVERRIDE = 366 * 86400.0
 
 
 @router.get("", operation_id="list_groups", summary="All groups", responses=refusals(401, 422))
-async def list_groups(services: ServicesOf, _: CallerOf, skip: Skip = 0, limit: Limit = 1000) -> GroupPage:
-    """The groups that manifests declare, that tools name, or that an operator switched, by name."""
+async def list_groups(services: ServicesOf, caller: CallerOf, skip: Skip = 0, limit: Limit = 1000) -> GroupPage:
+    """The groups that manifests declare, that tools name, or that an operator switched, by name.
+
+    Permissions are for editors and auditors; for others they are null.
+    """
     groups = _groups(services)
+    if not is_insider(services, caller):
+        groups = [group.model_copy(update={"permissions": None}) for group in groups]
     return GroupPage(total=len(groups), skip=skip, limit=limit, groups=list(page(groups, skip, limit)))
 
 

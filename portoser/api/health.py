@@ -14,7 +14,7 @@ from portoser.api.models import HealthOut, ReadyOut
 from portoser.api.route import BoundedRoute
 from portoser.api.services import Services
 from portoser.api.standing import StatusOut
-from portoser.api.sync import source_shown
+from portoser.api.sync import source_for
 from portoser.catalog.errors import Unavailable
 from portoser.store.generation import writable
 
@@ -54,7 +54,7 @@ async def metrics(services: ServicesOf) -> Response:
 
 
 @router.get("/api/mcp/status", operation_id="get_status", summary="How the server fares", responses=refusals(401))
-async def get_status(services: ServicesOf, _: CallerOf) -> StatusOut:
+async def get_status(services: ServicesOf, caller: CallerOf) -> StatusOut:
     """The registry, the source, the workers and the database, and what an operator should know of."""
     now = datetime.now(UTC)
     snapshot = services.follower.snapshot
@@ -72,7 +72,7 @@ async def get_status(services: ServicesOf, _: CallerOf) -> StatusOut:
         tools={"total": len(snapshot.tools), "switched_off": disabled, **dict(sorted(stands.items()))},
         groups={"total": len(snapshot.groups), "switched_off": len(snapshot.disabled_groups)},
         runtime=msgspec.to_builtins(services.runtime.status()),
-        sources=[source_shown(services.reconciler.status)],
+        sources=[source_for(services, caller)],
         warnings=_warnings(services, age),
     )
 

@@ -203,7 +203,7 @@ class GroupOut(Model):
     description: str
     enabled: bool
     declared_enabled: bool | None
-    permissions: list[str]
+    permissions: list[str] | None = Field(description="Null for callers who are neither editors nor auditors.")
     owner: str | None
     path: str | None
     tools: int

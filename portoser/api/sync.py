@@ -5,12 +5,16 @@ from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
+from pydantic import ConfigDict, Field
 
-from portoser.api.context import CallerOf, EditorOf, ServicesOf
+from portoser.api.context import CallerOf, EditorOf, InsiderOf, ServicesOf, is_insider
 from portoser.api.documents import refusals
+from portoser.api.models import Model
 from portoser.api.paging import Limit, Skip
 from portoser.api.route import BoundedRoute
+from portoser.api.services import Services
 from portoser.api.standing import PlanOut, SourceOut, SyncNowOut, SyncOut, SyncRunDetail, SyncRunOut, SyncRunPage
+from portoser.catalog.caller import Caller
 from portoser.catalog.errors import NotFound, Unavailable
 from portoser.store import sync_runs
 from portoser.store.sync_runs import RunRow
@@ -18,36 +22,53 @@ from sync import report
 from sync.sources.base import SourceUnreadable
 from sync.status import SourceStatus
 
+
+class SyncIn(Model):
+    """``approve`` lets through the plan of that id, which a guard holds back; where another is due, that one stays."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"approve": None}})
+
+    approve: str | None = Field(default=None, min_length=1, max_length=64)
+
+
 router = APIRouter(prefix="/api/mcp/sync", tags=["sync"], route_class=BoundedRoute)
 
 
 @router.get("", operation_id="get_sync", summary="How the sources stand", responses=refusals(401))
-async def get_sync(services: ServicesOf, _: CallerOf) -> SyncOut:
-    """Each source's phase and conditions, what is wrong in it, and its last run."""
-    return SyncOut(sources=[source_shown(services.reconciler.status)])
+async def get_sync(services: ServicesOf, caller: CallerOf) -> SyncOut:
+    """Each source's phase and conditions, what is wrong in it, and its last run.
+
+    Who is neither editor nor auditor is told of phase, conditions and counts, but not what they say of which tools.
+    """
+    return SyncOut(sources=[source_for(services, caller)])
 
 
 @router.post(
     "",
     operation_id="sync_now",
     summary="Sync now",
-    responses={202: {"model": SyncNowOut, "description": "The run is asked for."}, **refusals(401, 403, 422, 503)},
+    responses={
+        202: {"model": SyncNowOut, "description": "The run is asked for."},
+        **refusals(400, 401, 403, 413, 415, 422, 503),
+    },
 )
 async def sync_now(
     services: ServicesOf,
     caller: EditorOf,
     response: Response,
     background: BackgroundTasks,
+    body: SyncIn | None = None,
     wait: Annotated[bool, Query(description="Answer when the run has ended.")] = True,
 ) -> SyncNowOut:
-    """Read the source again, thoroughly, whatever it says of having changed."""
-    cause = f"asked for by {caller.name or caller.subject}"
+    """Read the source again, thoroughly, whatever it says of having changed; let through what a guard holds back."""
+    approve = body.approve if body is not None else None
+    cause = f"{'asked for' if approve is None else 'approved'} by {caller.name or caller.subject}"
     run = None
     if wait:
-        done = await services.reconciler.sync_now(cause)
+        done = await services.reconciler.sync_now(cause, approve=approve)
         run = SyncRunOut.model_validate(msgspec.to_builtins(done))
     else:
-        background.add_task(services.reconciler.sync_now, cause)
+        background.add_task(services.reconciler.sync_now, cause, approve=approve)
         response.status_code = 202
     return SyncNowOut(sources=[source_shown(services.reconciler.status)], run=run)
 
@@ -67,8 +88,8 @@ async def get_sync_plan(services: ServicesOf, _: EditorOf) -> PlanOut:
     return PlanOut.model_validate({**report.as_json(plan), "text": report.as_text(plan)})
 
 
-@router.get("/runs", operation_id="list_sync_runs", summary="Sync runs", responses=refusals(401, 422, 503))
-async def list_sync_runs(services: ServicesOf, _: CallerOf, skip: Skip = 0, limit: Limit = 50) -> SyncRunPage:
+@router.get("/runs", operation_id="list_sync_runs", summary="Sync runs", responses=refusals(401, 403, 422, 503))
+async def list_sync_runs(services: ServicesOf, _: InsiderOf, skip: Skip = 0, limit: Limit = 50) -> SyncRunPage:
     """Runs that changed something or failed, newest first."""
     async with services.database.acquire() as connection:
         total = await sync_runs.count(connection)
@@ -77,11 +98,11 @@ async def list_sync_runs(services: ServicesOf, _: CallerOf, skip: Skip = 0, limi
 
 
 @router.get(
-    "/runs/{run_id}", operation_id="get_sync_run", summary="One sync run", responses=refusals(401, 404, 422, 503)
+    "/runs/{run_id}", operation_id="get_sync_run", summary="One sync run", responses=refusals(401, 403, 404, 422, 503)
 )
 async def get_sync_run(
     services: ServicesOf,
-    _: CallerOf,
+    _: InsiderOf,
     run_id: Annotated[UUID, Path(description="The run's id.")],
 ) -> SyncRunDetail:
     """A run with the plan that it made."""
@@ -90,6 +111,16 @@ async def get_sync_run(
     if row is None:
         raise NotFound(f"There is no sync run {run_id}.")
     return SyncRunDetail(**_run(row), plan=row.plan)
+
+
+def source_for(services: Services, caller: Caller) -> SourceOut:
+    """A source's status as far as the caller may know of it."""
+    shown = source_shown(services.reconciler.status)
+    if is_insider(services, caller):
+        return shown
+    conditions = [condition.model_copy(update={"message": ""}) for condition in shown.conditions]
+    hidden: dict[str, Any] = {"location": "", "problems": [], "warnings": [], "held_plan": None, "last_run": None}
+    return shown.model_copy(update={**hidden, "conditions": conditions})
 
 
 def source_shown(status: SourceStatus) -> SourceOut:

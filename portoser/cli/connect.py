@@ -119,14 +119,14 @@ def _print_status(server: Server, state: dict[str, Any]) -> None:
 
 
 def _print_source(source: dict[str, Any]) -> None:
-    run = source["last_run"]
+    run, held = source["last_run"], source["held_plan"]
     print_fields(
         (
-            ("source", f"{source['source']} ({source['kind']} {source['location']})"),
+            ("source", f"{source['source']} ({' '.join(filter(None, (source['kind'], source['location'])))})"),
             ("phase", source["phase"]),
             ("applied", short(source["applied_commit"])),
             ("last run", f"{run['outcome']}, {run['finished_at']}: {run['cause']}" if run else None),
-            ("held plan", source["held_plan"]),
+            ("held plan", f"{held}; to let it through: portoser sync --approve {held}" if held else None),
         )
     )
     if source["conditions"]:
@@ -138,7 +138,8 @@ def _print_source(source: dict[str, Any]) -> None:
         warn(problem_line(problem))
     hidden = source["problem_count"] - len(source["problems"])
     if hidden > 0:
-        warn(f"… and {hidden:,} more problems; `portoser validate` tells all.")
+        more = "more " if source["problems"] else ""
+        warn(f"… and {hidden:,} {more}problem{'' if hidden == 1 else 's'}; `portoser validate` tells all.")
 
 
 def _duration(seconds: float) -> str:

@@ -34,7 +34,7 @@ def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
                 group["name"],
                 "on" if group["enabled"] else "off",
                 group["tools"],
-                ", ".join(group["permissions"]),
+                ", ".join(group["permissions"] or ()),
                 group["owner"],
                 _override(group["override"]),
             )

@@ -176,7 +176,7 @@ def _group(group: dict[str, Any]) -> "RegisteredGroup":
         name=group["name"],
         owner=group["owner"],
         enabled=group["declared_enabled"],
-        permissions=tuple(group["permissions"]),
+        permissions=tuple(group["permissions"] or ()),
         description=group["description"],
         path=group["path"],
     )

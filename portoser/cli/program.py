@@ -10,7 +10,7 @@ import typer
 
 from portoser import __version__
 from portoser.catalog.errors import PortoserError
-from portoser.cli import audit, call, check, connect, doctor, groups, plan, tokens, tools
+from portoser.cli import audit, call, check, connect, doctor, groups, plan, sync, tokens, tools
 from portoser.cli.client import DEFAULT_URL
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.target import Target
@@ -65,6 +65,7 @@ def serve(ctx: typer.Context) -> None:
 
 app.command()(check.validate)
 app.command()(plan.plan)
+app.command()(sync.sync)
 app.command()(connect.status)
 app.command()(call.call)
 app.add_typer(tools.app, name="tool")

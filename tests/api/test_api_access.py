@@ -1,7 +1,7 @@
 """Who sees, calls and changes what over REST, where callers say who they are."""
 
 import pytest
-from live_server import Guarded
+from live_server import Guarded, Holder
 
 REST_TOOL = {"name": "mine", "code": "def mine() -> int:\n    return 1\n", "replace_existing": True}
 
@@ -49,6 +49,42 @@ def test_changing_takes_the_editors_role(guarded: Guarded, who: str) -> None:
         answer = guarded.server.api(method, path, json=body, by=by)
         assert answer.status_code == 403, (method, path, answer.text)
         assert "editor" in answer.json()["detail"]
+
+
+def test_problems_runs_and_plans_are_for_those_who_may_see_every_tool(guarded: Guarded) -> None:
+    runs = guarded.server.api("GET", "/api/mcp/sync/runs", by=guarded.editor).json()["runs"]
+    for path in ("/api/mcp/sync/runs", f"/api/mcp/sync/runs/{runs[0]['id']}"):
+        for by in (guarded.editor, guarded.auditor, guarded.admin):
+            assert guarded.server.api("GET", path, by=by).status_code == 200
+        for by in (guarded.operator, guarded.nobody):
+            assert guarded.server.api("GET", path, by=by).status_code == 403
+    bad = guarded.server.tools / "secret_plans.yaml"
+    bad.write_text("kind: Tool\nnonsense: 1\n")
+    try:
+        guarded.server.api("POST", "/api/mcp/sync", by=guarded.editor).raise_for_status()
+        for path in ("/api/mcp/sync", "/api/mcp/status"):
+            for by in (guarded.editor, guarded.auditor, guarded.admin):
+                assert "secret_plans" in guarded.server.api("GET", path, by=by).text
+            told = guarded.server.api("GET", path, by=guarded.nobody)
+            assert told.status_code == 200
+            assert "secret_plans" not in told.text
+            [source] = told.json()["sources"]
+            assert source["phase"] == "Idle"
+            assert source["problem_count"] >= 1
+            assert {c["name"]: c["status"] for c in source["conditions"]}["Ready"] == "False"
+            assert (source["problems"], source["last_run"], source["location"]) == ([], None, "")
+    finally:
+        bad.unlink()
+        guarded.server.api("POST", "/api/mcp/sync", by=guarded.editor).raise_for_status()
+
+
+def test_who_may_call_a_group_is_told_to_editors_and_auditors(guarded: Guarded) -> None:
+    def permissions(by: Holder) -> list[object]:
+        groups = guarded.server.api("GET", "/api/mcp/groups", by=by).json()["groups"]
+        return [group["permissions"] for group in groups if group["name"] == "orders"]
+
+    assert permissions(guarded.editor) == permissions(guarded.auditor) == permissions(guarded.admin) == [["operator"]]
+    assert permissions(guarded.operator) == permissions(guarded.nobody) == [None]
 
 
 def test_a_refused_change_is_in_the_audit_log(guarded: Guarded) -> None:

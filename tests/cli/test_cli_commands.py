@@ -201,3 +201,28 @@ def test_a_plan_of_a_folder_says_what_the_server_would_change(at: Run, server: L
         assert "new.py:1" in wrong.out
     finally:
         del os.environ["PORTOSER_SANDBOX"]
+
+
+def test_sync_tells_what_came_of_it_and_lets_a_held_plan_through(at: Run, server: LiveServer) -> None:
+    done = at("sync")
+    assert done.code == 0, done.err
+    assert "unchanged" in done.out
+    assert at("sync", "--no-wait").code == 0
+    files = [server.tools / f"many{number}.{end}" for number in range(6) for end in ("py", "yaml")]
+    for file in files:
+        file.write_text("kind: Tool\n" if file.suffix == ".yaml" else f"def {file.stem}() -> int:\n    return 1\n")
+    assert at("sync", "--json").json["run"]["outcome"] in {"applied", "unchanged"}
+    for file in files:
+        file.unlink()
+    held = at("sync")
+    assert held.code == 1
+    plan = server.api("GET", "/api/mcp/sync").json()["sources"][0]["held_plan"]
+    assert f"portoser sync --approve {plan}" in held.err
+    assert f"portoser sync --approve {plan}" in at("status").out
+    assert at("sync", "--approve", "0" * 16).code == 1
+    let = at("sync", "--approve", plan)
+    assert let.code == 0, let.err
+    assert "applied" in let.out
+    run = server.api("GET", "/api/mcp/sync/runs", params={"limit": 1}).json()["runs"][0]
+    assert run["cause"] == "approved by anonymous"
+    assert "portoser sync --approve" not in at("status").out
