@@ -121,9 +121,19 @@ async def test_a_newer_change_overtakes_a_run_that_admits_code_which_hangs(
     assert stand_in.cancelled == 1
 
 
-async def test_a_fault_of_ours_is_recorded_and_tried_again(repo: Repo, start: Any, stand_in: StandIn) -> None:
+async def test_a_fault_of_ours_is_recorded_and_tried_again(
+    repo: Repo, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repo.tool("one")
-    stand_in.failures = [RuntimeError("a bug")]
+    faults = [RuntimeError("a bug")]
+    apply = RegistryWriter.apply
+
+    async def faulty(self: RegistryWriter, changes: Any, **kwargs: Any) -> Applied:
+        if changes and faults:
+            raise faults.pop()
+        return await apply(self, changes, **kwargs)
+
+    monkeypatch.setattr(RegistryWriter, "apply", faulty)
     world = await start()
     await world.until(lambda: world.reconciler.status.phase == "Stalled")
     assert world.reconciler.status.failures == 1
