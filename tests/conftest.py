@@ -17,7 +17,6 @@ from portoser.store.database import Database
 from portoser.store.embedded import SERVER_ROLE, EmbeddedPostgres
 from portoser.store.migrate import migrate
 
-
 # A busy machine is no fault of the code: time is measured in benchmarks/, never asserted here.
 settings.register_profile("portoser", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("portoser")

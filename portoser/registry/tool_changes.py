@@ -139,8 +139,8 @@ class _State:
             )
         elif generation is not None and row.generation != generation:
             self._conflict(
-                f"The tool {name!r} was changed in generation {row.generation}; the change was made for what generation "
-                f"{generation} left. Read it again."
+                f"The tool {name!r} was changed in generation {row.generation}; the change was made for what "
+                f"generation {generation} left. Read it again."
             )
         else:
             return row
