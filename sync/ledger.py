@@ -1,6 +1,7 @@
 """What is told of a run, and where: the log, the tables, the audit log. Idle runs leave no trace."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -180,6 +181,14 @@ def source_row(status: SourceStatus, *, applied_tree: str | None) -> SourceRow:
         failures=status.failures,
         next_retry_at=status.next_retry_at,
     )
+
+
+async def plan_ids(connection: Connection, run_ids: Sequence[str]) -> dict[str, str | None]:
+    """The ids of the plans that stored runs made, by run; None for those that failed before they had one."""
+    records = await connection.fetch(
+        "SELECT id::text, plan ->> 'plan_id' AS plan_id FROM mcp_sync_runs WHERE id = ANY($1)", list(run_ids)
+    )
+    return {record["id"]: record["plan_id"] for record in records}
 
 
 def remembered(status: SourceStatus, row: SourceRow) -> SourceStatus:

@@ -19,6 +19,7 @@ from portoser.catalog.errors import NotFound, Unavailable
 from portoser.store import sync_runs
 from portoser.store.sync_runs import RunRow
 from sync import report
+from sync.ledger import plan_ids
 from sync.sources.base import SourceUnreadable
 from sync.status import SourceStatus
 
@@ -94,7 +95,9 @@ async def list_sync_runs(services: ServicesOf, _: InsiderOf, skip: Skip = 0, lim
     async with services.database.acquire() as connection:
         total = await sync_runs.count(connection)
         rows = await sync_runs.newest(connection, limit=limit, skip=skip)
-    return SyncRunPage(total=total, skip=skip, limit=limit, runs=[SyncRunOut(**_run(row)) for row in rows])
+        plans = await plan_ids(connection, [row.id for row in rows])
+    runs = [SyncRunOut(**_run(row), plan_id=plans.get(row.id)) for row in rows]
+    return SyncRunPage(total=total, skip=skip, limit=limit, runs=runs)
 
 
 @router.get(
@@ -110,7 +113,7 @@ async def get_sync_run(
         row = await sync_runs.named(connection, str(run_id))
     if row is None:
         raise NotFound(f"There is no sync run {run_id}.")
-    return SyncRunDetail(**_run(row), plan=row.plan)
+    return SyncRunDetail(**_run(row), plan_id=(row.plan or {}).get("plan_id"), plan=row.plan)
 
 
 def source_for(services: Services, caller: Caller) -> SourceOut:

@@ -61,6 +61,7 @@ def test_sync_tells_how_the_source_stands_and_its_runs(server: LiveServer) -> No
     assert run["outcome"] == "applied"
     detail = server.api("GET", f"/api/mcp/sync/runs/{run['id']}").json()
     assert {change["name"] for change in detail["plan"]["changes"]} >= {"hello", "orders.refund"}
+    assert run["plan_id"] == detail["plan_id"] == detail["plan"]["plan_id"]
     assert server.api("GET", f"/api/mcp/sync/runs/{'0' * 8}-0000-0000-0000-{'0' * 12}").status_code == 404
 
 
