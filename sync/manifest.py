@@ -24,7 +24,7 @@ __all__ = ["DeclaredTool", "Reader", "Reading", "from_rest", "is_read", "placed"
 
 _Single = TypeVar("_Single", GroupDocument, PolicyDocument)
 
-READER_FORM = 1
+READER_FORM = 2
 """Grows when the same text comes to mean something else, so that what was applied is read again."""
 
 _MANIFESTS = (".yaml", ".yml")

@@ -175,6 +175,7 @@ def _uses(problems: Problems, node: Node | None) -> dict[str, list[str]]:
 def _requires(problems: Problems, node: Node | None) -> tuple[str, ...]:
     form = 'requires: ["httpx==0.28.1"]'
     taken: list[str] = []
+    before = len(problems.found)
     for word, item in fields.texts(problems, node, "requires", form) or ():
         try:
             requirement = Requirement(word)
@@ -196,6 +197,12 @@ def _requires(problems: Problems, node: Node | None) -> tuple[str, ...]:
             )
             continue
         taken.append(word.strip())
+    if node is not None and taken and len(problems.found) == before:
+        problems.key_error(
+            node,
+            "This server cannot install packages yet.",
+            "Leave 'requires' out; the packages that tools can import are the standard library, pydantic and msgspec.",
+        )
     return tuple(taken)
 
 

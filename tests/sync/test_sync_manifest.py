@@ -62,7 +62,6 @@ limits: {timeout: 10s, memory: 256MiB, result: 1MiB, logs: 64KiB, concurrency: 4
 uses:
   vault: ["orders/stripe-key"]
   network: ["api.stripe.com:443"]
-requires: ["httpx==0.28.1"]
 redact: [amount]
 examples:
   - call: {order_id: A1, amount: 5}
@@ -82,10 +81,10 @@ adopt: true
     assert declared.limits.rate == Rate(60, 60.0)
     assert declared.limits.result == MIB
     assert declared.uses == {"vault": ["orders/stripe-key"], "network": ["api.stripe.com:443"]}
-    assert declared.requires == ("httpx==0.28.1",)
+    assert declared.requires == ()
     assert declared.redact == ("amount",)
     [example] = declared.examples
-    assert (example.call, example.expect, example.line) == ({"order_id": "A1", "amount": 5}, {"status": "refunded"}, 18)
+    assert (example.call, example.expect, example.line) == ({"order_id": "A1", "amount": 5}, {"status": "refunded"}, 17)
 
 
 def test_of_several_files_the_last_one_is_the_entrypoints() -> None:
@@ -169,6 +168,8 @@ def test_all_problems_of_all_files_are_told_at_once_and_the_good_tool_is_taken()
         ("kind: Tool\nrequires: ['a @ https://x/y.whl']", (2, 12), "takes no URLs", "httpx==0.28.1"),
         ("kind: Tool\nrequires: ['--index-url=x']", (2, 12), "is an option", "httpx==0.28.1"),
         ("kind: Tool\nrequires: ['./wheel.whl']", (2, 12), "is a URL or a path", "httpx==0.28.1"),
+        ("kind: Tool\nrequires: [httpx==0.28.1]", (2, 1), "cannot install packages yet.", "Leave 'requires' out"),
+        ("kind: Tool\nrequires:\n  - httpx", (2, 1), "cannot install packages yet.", "pydantic and msgspec."),
         ("kind: Tool\nrequires: httpx", (2, 11), "cannot be text (httpx)", "httpx==0.28.1"),
         ("kind: Tool\nconfirm: 'Pay {amonut}?'", (2, 10), "no such argument", "Did you mean 'amount'?"),
         ("kind: Tool\nconfirm: 'Pay {amount.real}?'", (2, 10), "not the name of an argument alone", "{amount}"),

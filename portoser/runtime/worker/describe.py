@@ -112,7 +112,9 @@ def _import_problem(error: BaseException, library: Library) -> BadCode:
     advice = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         advice = (
-            f"Name its package in `requires`, or its file in `files`: {', '.join(sorted(library.paths))} are there."
+            "Tools can import the standard library, pydantic, msgspec and their own files, "
+            f"here {', '.join(sorted(library.paths))}; name a missing one in 'files'. "
+            "This server cannot install packages yet, so `requires` does not help."
         )
     elif isinstance(error, NameError):
         advice = "Only ctx, registry, vault, cluster and http are there without an import."
