@@ -35,6 +35,9 @@ TOOL_KEYS = (
 POWERS = ("registry", "vault", "cluster", "network")
 """What a manifest may ask for and a policy may grant; ``network`` is what the power ``http`` reaches."""
 
+PRESENT_POWERS = frozenset(("registry",))
+"""Those that this server has; a call that uses another one fails."""
+
 _FAKED_POWERS = ("registry", "vault", "cluster", "http")
 _ANNOTATION_HINTS = {
     "readOnlyHint": "Did you mean 'readOnly'?",
@@ -169,6 +172,9 @@ def _uses(problems: Problems, node: Node | None) -> dict[str, list[str]]:
         asked = fields.words(problems, value, f"uses.{power}", f'{power}: ["…"]')
         if asked is not None:
             uses[power] = list(asked)
+        if power not in PRESENT_POWERS:
+            key = Node(power, value.path, value.key_line or value.line, value.key_column or value.column)
+            problems.warning(key, f"This server has no power {power!r} yet: a call that uses it fails.")
     return uses
 
 

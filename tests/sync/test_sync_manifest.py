@@ -111,6 +111,15 @@ def test_names_with_dots_are_told_of_but_taken() -> None:
     assert "some clients allow only" in warning.message
 
 
+def test_a_power_that_this_server_does_not_have_is_told_of_but_taken() -> None:
+    text = "kind: Tool\nuses:\n  registry: [all]\n  vault:\n    - orders/stripe-key\n"
+    found = reading(refund_yaml=text, refund_py=REFUND)
+    assert found.tools[0].declaration.uses == {"registry": ["all"], "vault": ["orders/stripe-key"]}
+    assert [(str(problem), problem.severity) for problem in found.problems] == [
+        ("refund.yaml:4:3: This server has no power 'vault' yet: a call that uses it fails.", Severity.WARNING)
+    ]
+
+
 def test_all_problems_of_all_files_are_told_at_once_and_the_good_tool_is_taken() -> None:
     found = reading(
         a_yaml="kind: Tool\npermisions: [x]\nlimits: {timeout: soon, rat: 3/s}\n",
