@@ -10,6 +10,8 @@ T = TypeVar("T")
 MAX_TEXT = 16 * 1024
 """Characters of any one text in a declaration."""
 
+_MEANT_AS_FALSE = ("no", "off", "n", "false", "0")
+
 
 def mapping(
     problems: Problems,
@@ -80,7 +82,10 @@ def flag(problems: Problems, node: Node | None, field: str) -> bool | None:
         return None
     if isinstance(node.value, bool):
         return node.value
-    problems.error(node, f"{field!r} must be true or false, not {_told(node)}.", f"Write: {field}: true")
+    meant = "false" if str(node.value).lower() in _MEANT_AS_FALSE else "true"
+    outer, dot, key = field.rpartition(".")
+    form = f"{outer}: {{{key}: {meant}}}" if dot else f"{field}: {meant}"
+    problems.error(node, f"{field!r} must be true or false, not {_told(node)}.", f"Write: {form}")
     return None
 
 

@@ -77,7 +77,10 @@ def _files(problems: Problems, pairs: dict[str, Node], name: str | None) -> dict
         problems.error(Node(None, "code"), "The tool has no code.", "Give 'code', or several modules in 'files'.")
         return {}
     form = '"files": [{"path": "money.py", "content": "…"}, {"path": "refund.py", "content": "…"}]'
-    if not isinstance(listed.value, list) or not listed.value:
+    if listed.value == []:
+        problems.error(listed, "'files' is empty.", f"Write for example: {form}")
+        return {}
+    if not isinstance(listed.value, list):
         fields.wrong_type(problems, listed, "files", form)
         return {}
     files: dict[str, CodeFile] = {}

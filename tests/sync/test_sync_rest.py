@@ -84,7 +84,7 @@ def test_fields_that_are_null_are_left_out() -> None:
         ({"name": "x", "code": "\ud800"}, ["code: 'code' holds half of a surrogate pair."]),
         ({"name": "x", "code": "#" * 300_000}, ["code: 'code' has 300,000 bytes; at most 256 KiB"]),
         ({"name": "x", "code": "", "files": []}, ["code: 'code' and 'files' are both given."]),
-        ({"name": "x", "files": []}, ["files: 'files' cannot be a list."]),
+        ({"name": "x", "files": []}, ["files: 'files' is empty. Write for example: "]),
         ({"name": "x", "files": ["a.py"]}, ["files[0]: 'files' cannot be text (a.py)."]),
         ({"name": "x", "files": [{"path": "a.py"}]}, ["files[0]: A file has no 'content'."]),
         ({"name": "x", "files": [{"path": "../a.py", "content": ""}]}, ["files[0].path: '../a.py' leaves"]),
