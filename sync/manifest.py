@@ -5,18 +5,19 @@ the changed files, and the tools made of them, are looked at again.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
 import msgspec
 
-from portoser.catalog.errors import Problem
+from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.group import Group
 from portoser.catalog.policy import Policy
 from portoser.catalog.tool import GIT
 from sync.documents import Document, GroupDocument, ManifestFile, PolicyDocument, ToolDocument, read_manifest
 from sync.linking import DeclaredTool, Folder, Linked, link_tool, placed
+from sync.located import did_you_mean
 from sync.rest import from_rest
 from sync.texts import CodeFile, read_code, read_text
 
@@ -213,6 +214,8 @@ class Reader:
                 broken[path] = _first_error(manifest)
         taken, invalid = _tools(tools, places, problems)
         declared_groups, broken_groups = _groups(groups, problems)
+        if not broken:
+            problems.extend(_undeclared_groups(tools, {document.name for document in groups}))
         policy = self._policy(policies, problems)
         return Reading(
             tools=tuple(taken[name] for name in sorted(taken)),
@@ -292,6 +295,22 @@ def _groups(documents: list[GroupDocument], problems: list[Problem]) -> tuple[tu
         else:
             broken.add(name)
     return tuple(taken), frozenset(broken)
+
+
+def _undeclared_groups(tools: Mapping[str, Linked], groups: Collection[str | None]) -> Iterator[Problem]:
+    """A warning at each ``group:`` that names none of the groups."""
+    for name, linked in tools.items():
+        group, node = linked.document.fields.group, linked.document.fields.group_place
+        if group is not None and node is not None and group not in groups:
+            yield Problem(
+                path=node.path,
+                line=node.line,
+                column=node.column,
+                message=f"No group.yaml declares the group {group!r}, so it is on and gives no permissions.",
+                advice=did_you_mean(group, (known for known in groups if known is not None)),
+                tool=name,
+                severity=Severity.WARNING,
+            )
 
 
 def _only(documents: list[_Single], what: str, problems: list[Problem]) -> _Single | None:

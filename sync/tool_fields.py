@@ -57,6 +57,7 @@ class ToolFields:
     description: str | None
     permissions: tuple[str, ...] | None
     group: str | None
+    group_place: Node | None
     adopt: bool
     annotations: Annotations
     limits: Limits
@@ -83,6 +84,7 @@ def tool_fields(problems: Problems, pairs: dict[str, Node], *, place: Node, defa
         description=description.strip() if description is not None else None,
         permissions=fields.words(problems, pairs.get("permissions"), "permissions", "permissions: [operator]"),
         group=group_name(problems, pairs.get("group"), "group", "group: orders"),
+        group_place=pairs.get("group"),
         adopt=fields.flag(problems, pairs.get("adopt"), "adopt") or False,
         annotations=_annotations(problems, pairs.get("annotations")),
         limits=limits,

@@ -337,6 +337,25 @@ def test_the_nearest_group_upwards_is_the_default() -> None:
     assert (group.path, group.description) == ("a/group.yml", "A.")
 
 
+def test_a_group_that_nothing_declares_is_told_of_unless_it_may_stand_in_a_file_that_cannot_be_read() -> None:
+    files = {
+        "group.yaml": b"kind: Group\nname: orders\n",
+        "x.yaml": b"kind: Tool\ngroup: order\n",
+        "x.py": b"def x(): pass\n",
+        "y.yaml": b"kind: Tool\ngroup: orders\n",
+        "y.py": b"def y(): pass\n",
+    }
+    found = read(files)
+    assert [str(problem) for problem in found.problems] == [
+        "x.yaml:2:8: No group.yaml declares the group 'order', so it is on and gives no permissions. "
+        "Did you mean 'orders'?"
+    ]
+    assert found.errors == ()
+    assert [tool.group for tool in found.tools] == ["order", "orders"]
+    broken = read({**files, "z.yaml": b"kind: ["})
+    assert broken.problems == broken.errors
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
