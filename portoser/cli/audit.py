@@ -130,6 +130,32 @@ def _until_seen(server: Server, filters: dict[str, str | None], seen: set[str]) 
             return
 
 
+def _what(entry: dict[str, Any]) -> str:
+    """The group that an entry is about and how it stands now, or what of a policy; empty for other events."""
+    arguments = entry["arguments"]
+    if not isinstance(arguments, dict):
+        return ""
+    if entry["event"] == "policy.put":
+        policy = arguments.get("policy")
+        return _of_policy(policy) if isinstance(policy, dict) else ""
+    if not entry["event"].startswith("group.") or "group" not in arguments:
+        return ""
+    name = str(arguments["group"])
+    if "enabled" not in arguments:
+        return name
+    told = {True: "on", False: "off"}.get(arguments["enabled"], "as declared")
+    until = arguments.get("expires_at")
+    return f"{name} {told}" + (f" until {str(until)[:19].replace('T', ' ')}" if until else "")
+
+
+def _of_policy(policy: dict[str, Any]) -> str:
+    """The roles and clients that a policy names, and how many powers it grants."""
+    told = [f"{part} {', '.join(policy[part])}" for part in ("roles", "clients") if policy.get(part)]
+    if powers := policy.get("powers"):
+        told.append(f"{len(powers)} power rule{'' if len(powers) == 1 else 's'}")
+    return "; ".join(told) or "empty"
+
+
 def _print_entry(entry: dict[str, Any]) -> None:
     from rich.text import Text
 
@@ -139,6 +165,8 @@ def _print_entry(entry: dict[str, Any]) -> None:
     line.append(f"  {clean(entry['event'])}")
     if entry["tool"]:
         line.append(f"  {clean(entry['tool'])}", style="bold")
+    if what := _what(entry):
+        line.append(f"  {clean(what)}", style="bold")
     line.append(f"  by {clean(entry['caller']['subject'])}")
     if entry["ip"]:
         line.append(f" from {clean(entry['ip'])}")
