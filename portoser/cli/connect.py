@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
 import typer
 
 from portoser.cli.client import DEFAULT_URL, Server, problem_line
 from portoser.cli.exits import CommandError, Exit
-from portoser.cli.output import print_fields, print_json, print_table, say, warn
+from portoser.cli.output import moment, print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, Target, server_of
 from portoser.cli.tools import short, tools_of
 
@@ -17,14 +18,19 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     """How the server fares: its source, what is not as committed, its workers and its database."""
     server = server_of(ctx)
     state = server.get("/api/mcp/status")
-    wrong = [tool for tool in tools_of(server) if tool["status"] != "Synced"]
+    tools = tools_of(server)
+    wrong = [tool for tool in tools if tool["status"] != "Synced"]
     if as_json:
         print_json({**state, "not_synced": wrong})
         return
-    _print_status(server, state)
+    _print_status(server, state, dirty=_dirty_owners(tools))
     if wrong:
         say()
-        print_table(("TOOL", "STATUS", "PROBLEM"), ((tool["name"], tool["status"], tool["problem"]) for tool in wrong))
+        print_table(
+            ("TOOL", "STATUS", "PROBLEM"),
+            ((tool["name"], tool["status"], tool["problem"]) for tool in wrong),
+            whole=("TOOL", "STATUS"),
+        )
     for warning in state["warnings"]:
         warn(warning)
 
@@ -44,7 +50,7 @@ def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
             ("roles", me["roles"] or "none"),
             ("client", me["client"]),
             ("address", me["address"]),
-            ("token ends", me["expires_at"]),
+            ("token ends", moment(me["expires_at"])),
             ("may call", f"{me['tools']} tools"),
         )
     )
@@ -100,7 +106,12 @@ def _endpoint(url: str) -> str:
     return url if url.endswith(("/mcp", "/sse")) or "?" in url else f"{url}/mcp"
 
 
-def _print_status(server: Server, state: dict[str, Any]) -> None:
+def _dirty_owners(tools: Iterable[dict[str, Any]]) -> set[str]:
+    """The owners with a tool that is served as no commit has it."""
+    return {tool["owner"] for tool in tools if (tool["provenance"]["commit"] or "").endswith("+dirty")}
+
+
+def _print_status(server: Server, state: dict[str, Any], *, dirty: Collection[str]) -> None:
     tools, runtime = state["tools"], state["runtime"]
     print_fields(
         (
@@ -115,24 +126,28 @@ def _print_status(server: Server, state: dict[str, Any]) -> None:
     )
     for source in state["sources"]:
         say()
-        _print_source(source)
+        _print_source(source, is_dirty=f"git:{source['source']}" in dirty)
 
 
-def _print_source(source: dict[str, Any]) -> None:
+def _print_source(source: dict[str, Any], *, is_dirty: bool) -> None:
     run, held = source["last_run"], source["held_plan"]
+    applied = source["applied_commit"]
+    if applied and is_dirty and not applied.endswith("+dirty"):
+        applied += "+dirty"
     print_fields(
         (
             ("source", f"{source['source']} ({' '.join(filter(None, (source['kind'], source['location'])))})"),
             ("phase", source["phase"]),
-            ("applied", short(source["applied_commit"])),
-            ("last run", f"{run['outcome']}, {run['finished_at']}: {run['cause']}" if run else None),
+            ("applied", short(applied)),
+            ("last run", f"{run['outcome']}, {moment(run['finished_at'])}: {run['cause']}" if run else None),
             ("held plan", f"{held}; to let it through: portoser sync --approve {held}" if held else None),
         )
     )
     if source["conditions"]:
         print_table(
             ("CONDITION", "", "REASON", "SINCE", "MESSAGE"),
-            ((c["name"], c["status"], c["reason"], c["since"], c["message"]) for c in source["conditions"]),
+            ((c["name"], c["status"], c["reason"], moment(c["since"]), c["message"]) for c in source["conditions"]),
+            whole=("CONDITION", "", "SINCE"),
         )
     for problem in source["problems"]:
         warn(problem_line(problem))

@@ -40,6 +40,7 @@ def show_all(ctx: typer.Context, as_json: AsJson = False) -> None:
             )
             for group in page["groups"]
         ),
+        whole=("GROUP", "STATE"),
     )
 
 

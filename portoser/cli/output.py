@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 WIDE = 240
 """Columns where nobody looks: output into a pipe is not cut to a terminal's width."""
+
+_LEAST = 8
+"""Columns that are left to a cell of a table that gives way to others."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -55,18 +59,40 @@ def warn(text: str) -> None:
     console(stderr=True).print(Text(clean(text), style="yellow"), soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table; cells that are None are empty, and cells that end with a known word have its colour."""
+def moment(at: str | None) -> str:
+    """A time of the server's, told by this machine's clock, to the second."""
+    if not at:
+        return ""
+    try:
+        return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return at
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Iterable[str] = ()) -> None:
+    """A table; cells that are None are empty, and cells that are a known word have its colour.
+
+    Columns in ``whole`` are never broken or narrowed: where the terminal is narrow, the others give way.
+    """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        cells = ["" if cell is None else clean(cell) for cell in row]
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
-    console().print(table)
+    kept = frozenset(whole)
+    told = [["" if cell is None else clean(cell) for cell in row] for row in rows]
+    needed = 0
+    for place, column in enumerate(columns):
+        longest = max(map(cell_len, (column, *(row[place] for row in told))))
+        least = longest if column in kept else min(longest, _LEAST)
+        needed += least + 2
+        table.add_column(column, overflow="fold", no_wrap=column in kept, min_width=least)
+    for row in told:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    out = console()
+    if needed > out.width:  # the terminal breaks the lines, and nothing is lost
+        table.width = needed
+    out.print(table, crop=False)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from portoser.cli.client import Server, problem_line, tool_path
 from portoser.cli.exits import CommandError, Exit
-from portoser.cli.output import print_fields, print_json, print_table, say, warn
+from portoser.cli.output import moment, print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, server_of
 
 app = typer.Typer(help="Registered tools.", no_args_is_help=True)
@@ -51,6 +51,7 @@ def show_all(
             )
             for tool in found
         ),
+        whole=("TOOL", "STATUS", "V"),
     )
 
 
@@ -79,7 +80,7 @@ def show(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
             ("author", provenance["author"]),
             ("uses", json.dumps(tool["uses"]) if tool["uses"] else None),
             ("requires", tool["requires"]),
-            ("updated", tool["updated_at"]),
+            ("updated", moment(tool["updated_at"])),
             ("input", json.dumps(tool["input_schema"], ensure_ascii=False)),
             ("output", json.dumps(tool["output_schema"], ensure_ascii=False) if tool["output_schema"] else None),
         )
@@ -160,10 +161,11 @@ def versions(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
                 version["digest"][:12],
                 short(version["commit"]),
                 version["author"],
-                version["at"],
+                moment(version["at"]),
             )
             for version in page["versions"]
         ),
+        whole=("V", "AT"),
     )
 
 

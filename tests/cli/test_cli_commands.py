@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,19 @@ def test_status_names_the_tools_that_are_not_synced_with_their_place(at: Run, se
     finally:
         file.write_text(good)
         server.api("POST", "/api/mcp/sync").raise_for_status()
+
+
+def test_a_narrow_terminal_breaks_neither_times_nor_names(
+    at: Run, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a_rather_long_name_that_says_all_of_what_it_does"
+    server.add(name, f"def {name}() -> int:\n    return 1\n", replace_existing=True)
+    for columns in ("80", "40"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert name in at("tool", "list").out
+        status = at("status").out
+        assert re.search(r"Ready .* \d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", status), status
+        assert "Applied " in status
 
 
 def test_a_tool_is_added_called_replaced_rolled_back_and_removed(at: Run, home: Path) -> None:
@@ -116,6 +130,10 @@ def test_groups_are_listed_and_switched(at: Run) -> None:
     assert "incident 7" in at("group", "list").out
     assert "orders is on" in at("group", "enable", "orders", "--reason", "over").out
     assert at("group", "reset", "orders", "--reason", "over", "--json").json["override"] is None
+    told = [line for line in at("audit", "tail", "--event", "group.override").out.splitlines() if "  by " in line]
+    for line, state in zip(told[-3:], ("orders off until 20", "orders on  by", "orders as declared  by"), strict=True):
+        assert f"group.override  {state}" in line
+    assert "group.put  orders on" in at("audit", "tail", "--event", "group.put").out
     unknown = at("group", "enable", "order", "--reason", "x")
     assert unknown.code == 5
     assert "Did you mean 'orders'?" in unknown.err
