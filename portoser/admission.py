@@ -194,7 +194,8 @@ class Admission:
 
         execution = await self._runtime.execute(program, files, call, events=None, powers=FakePowers(example.given))
         if execution.outcome != "ok":
-            return f"fails: {execution.message or execution.reason}{_place(execution.traceback)}"
+            told = execution.message or execution.reason or ""
+            return f"fails: {told}{_place(execution.traceback, told)}"
         if example.expect is msgspec.UNSET or _answers(execution, revision.output_schema, example.expect):
             return None
         answer = _answer(execution, revision.output_schema)
@@ -336,10 +337,12 @@ def _answers(execution: Execution, output_schema: JsonSchema | None, expected: A
     return False
 
 
-def _place(traceback: str | None) -> str:
-    """Where in the tool's own files it went wrong."""
+def _place(traceback: str | None, told: str) -> str:
+    """Where in the tool's own files it went wrong, unless that is told already."""
     places = _PLACE.findall(traceback or "")
-    return f" ({places[-1][0]}:{places[-1][1]})" if places else ""
+    if not places or f"({places[-1][0]}, line {places[-1][1]}, in " in told:
+        return ""
+    return f" ({places[-1][0]}, line {places[-1][1]})"
 
 
 def _shown(value: Any) -> str:

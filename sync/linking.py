@@ -30,6 +30,8 @@ class DeclaredTool(msgspec.Struct, frozen=True, kw_only=True):
     line: int = 0
     paths: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    example_columns: Mapping[int, int] = {}
+    """The columns of the examples by their lines, but of lines where several begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def link_tool(document: ToolDocument, folder: Folder, group: str | Problem | Non
         line=document.place.line,
         paths=(document.path, *needs),
         warnings=found,
+        example_columns=document.fields.example_columns,
     )
     return Linked(document, tool, found, needs)
 
@@ -225,4 +228,7 @@ def placed(problem: Problem, tool: DeclaredTool) -> Problem:
     if problem.path:
         path = str(PurePosixPath(tool.path).parent / problem.path)
         return msgspec.structs.replace(problem, path=path, tool=tool.name)
-    return msgspec.structs.replace(problem, path=tool.path, line=problem.line or tool.line, tool=tool.name)
+    column = problem.column or tool.example_columns.get(problem.line, 0)
+    return msgspec.structs.replace(
+        problem, path=tool.path, line=problem.line or tool.line, column=column, tool=tool.name
+    )

@@ -1,5 +1,6 @@
 """The fields of a tool's declaration, in a manifest and in a REST request alike."""
 
+from collections import Counter
 from dataclasses import dataclass
 from string import Formatter
 
@@ -67,6 +68,7 @@ class ToolFields:
     requires: tuple[str, ...]
     redact: tuple[tuple[str, Node], ...]
     examples: tuple[Example, ...]
+    example_columns: dict[int, int]
     input_schema: JsonSchema | None
     output_schema: JsonSchema | None
     share: Node | None
@@ -94,6 +96,7 @@ def tool_fields(problems: Problems, pairs: dict[str, Node], *, place: Node, defa
         requires=_requires(problems, pairs.get("requires")),
         redact=redact or (),
         examples=_examples(problems, pairs.get("examples")),
+        example_columns=_example_columns(pairs.get("examples")),
         input_schema=schema(problems, pairs.get("inputSchema"), "inputSchema"),
         output_schema=schema(problems, pairs.get("outputSchema"), "outputSchema"),
         share=share,
@@ -225,6 +228,12 @@ def _examples(problems: Problems, node: Node | None) -> tuple[Example, ...]:
         problems.error(node, f"{len(node.value)} examples; at most {MAX_EXAMPLES} are run.", "Keep the ones that tell.")
         return ()
     return tuple(_example(problems, item, form) for item in node.value)
+
+
+def _example_columns(node: Node | None) -> dict[int, int]:
+    items = node.value if node is not None and isinstance(node.value, list) else []
+    lines = Counter(item.line for item in items)
+    return {item.line: item.column for item in items if lines[item.line] == 1 and item.line}
 
 
 def _example(problems: Problems, node: Node, form: str) -> Example:

@@ -68,12 +68,12 @@ async def test_code_that_cannot_be_imported_is_told_with_its_place_and_the_other
     database: Any, runtime: Any
 ) -> None:
     results = await Admission(database, runtime).admit(
-        [("a", declaration(GREET)), ("b", declaration("import os\nimport nowhere_at_all\ndef f(): pass\n"))]
+        [("a", declaration(GREET)), ("b", declaration("x = 'ä'; import nowhere_at_all\ndef f(): pass\n"))]
     )
     assert isinstance(results[0], Revision)
     [problem] = results[1]  # type: ignore[misc]
     assert isinstance(problem, Problem)
-    assert (problem.path, problem.line, problem.tool) == ("x.py", 2, "b")
+    assert (problem.path, problem.line, problem.column, problem.tool) == ("x.py", 1, 10, "b")
     assert "nowhere_at_all" in problem.message
 
 
@@ -88,8 +88,12 @@ EXAMPLES = [
     ("def f() -> dict:\n    return {'a': 1}\n", Example(expect={"a": 1}), None),
     ("def f():\n    return 5\n", Example(expect=5), None),
     ("def f() -> int:\n    return 5\n", Example(expect=5), None),
-    ("def f() -> int:\n    raise ValueError('no')\n", Example(), "fails: "),
-    ("def f() -> int:\n    x = 1\n    raise ValueError('no')\n", Example(), "(x.py:3)"),
+    ("def f() -> int:\n    raise ValueError('no')\n", Example(), "fails: ValueError: no (x.py, line 2, in f)"),
+    (
+        "from portoser.tool import ToolError\ndef f() -> int:\n    raise ToolError('no')\n",
+        Example(),
+        "fails: no (x.py, line 3)",
+    ),
 ]
 
 
@@ -104,6 +108,7 @@ async def test_examples_are_run_with_fakes_and_compared(database: Any, runtime: 
         assert isinstance(problem, Problem)
         assert problem.message.startswith("Example 1 ")
         assert wrong in problem.message
+        assert problem.message.count("x.py") <= 1
         assert (problem.path, problem.line) == ("", example.line)
 
 

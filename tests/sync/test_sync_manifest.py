@@ -5,7 +5,7 @@ import pytest
 from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.revision import KIB, MIB, Isolation
 from portoser.catalog.units import Rate
-from sync.manifest import Reader, Reading, read
+from sync.manifest import Reader, Reading, placed, read
 
 REFUND = b"""\
 def refund(order_id: str, amount: float) -> dict:
@@ -85,6 +85,14 @@ adopt: true
     assert declared.redact == ("amount",)
     [example] = declared.examples
     assert (example.call, example.expect, example.line) == ({"order_id": "A1", "amount": 5}, {"status": "refunded"}, 17)
+
+
+def test_a_problem_of_an_example_is_placed_at_the_example() -> None:
+    text = "kind: Tool\nname: x\nexamples:\n  - call: {}\n  - call: {}\n"
+    [tool] = reading(refund_yaml=text + "entrypoint: refund.py\n", refund_py=REFUND).tools
+    problem = placed(Problem(line=5, message="Example 2 fails."), tool)
+    assert (problem.path, problem.line, problem.column) == ("refund.yaml", 5, 5)
+    assert placed(Problem(message="Wrong."), tool).line == 1
 
 
 def test_of_several_files_the_last_one_is_the_entrypoints() -> None:

@@ -5,6 +5,7 @@ Imported in describe workers only, where FastMCP is preloaded; workers that run 
 
 import inspect
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
@@ -39,7 +40,7 @@ def describe(frame: Describe) -> Described | BadCode:
     except EntrypointError as error:
         return BadCode(str(error), error.path, 0, 0, error.advice)
     except BaseException as error:  # noqa: BLE001 - importing runs the tool's code, which may raise anything
-        return _import_problem(error, library)
+        return _import_problem(error, library, frame)
     problem = _signature_problem(function, frame)
     if problem is not None:
         return problem
@@ -104,7 +105,7 @@ def _signature_problem(function: Callable[..., Any], frame: Describe) -> BadCode
     return None
 
 
-def _import_problem(error: BaseException, library: Library) -> BadCode:
+def _import_problem(error: BaseException, library: Library, frame: Describe) -> BadCode:
     if isinstance(error, SyntaxError) and error.filename in library.paths:
         message = f"{type(error).__name__}: {error.msg}"
         return BadCode(message, error.filename or "", error.lineno or 0, error.offset or 0, "")
@@ -125,9 +126,20 @@ def _import_problem(error: BaseException, library: Library) -> BadCode:
         f"The file cannot be imported: {failure.message}",
         place[0] if place else "",
         place[1] if place else 0,
-        0,
+        _column(error, place[0], frame) if place else 0,
         advice,
     )
+
+
+def _column(error: BaseException, path: str, frame: Describe) -> int:
+    """The column, from 1, that an exception came from in one of the tool's files; 0 where it is not known."""
+    at = [summary for summary in traceback.extract_tb(error.__traceback__) if summary.filename == path][-1]
+    content = next((file.content for file in frame.files if file.path == path), "")
+    lines = content.split("\n")
+    if at.colno is None or at.lineno is None or at.lineno > len(lines):
+        return 0
+    # Python counts a line's bytes, an author its characters.
+    return len(lines[at.lineno - 1].encode()[: at.colno].decode(errors="ignore")) + 1
 
 
 def _schema_problem(error: BaseException, function: Callable[..., Any], frame: Describe) -> BadCode:
