@@ -1,6 +1,7 @@
 """`portoser validate`: what is wrong with a folder of tools, told like a compiler would, without a server."""
 
 import asyncio
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,7 @@ class Checked:
 
 def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = False) -> None:
     """Read every manifest, import every tool and run its examples, in a sandbox. Exits 1 where something is wrong."""
-    from portoser.settings import load_settings
-
-    settings = load_settings(tools=folder, insecure=True)
+    settings = settings_of(folder)
     checked = asyncio.run(check(settings, run=not no_run))
     errors = [problem for problem in checked.problems if problem.is_error]
     if as_json:
@@ -77,6 +76,21 @@ def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = Fal
         raise CommandError(checked.not_run, problems=("--no-run checks what can be told without running code.",))
     if errors:
         raise typer.Exit(Exit.FAILED)
+
+
+def settings_of(folder: Path | None) -> "Settings":
+    """The settings, with the folder that the command names.
+
+    Raises:
+        SettingsError: what is wrong with them; what is wrong with the folder is told of the argument.
+    """
+    from portoser.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(tools=folder, insecure=True)
+    except SettingsError as error:
+        # Here the folder is no flag.
+        raise SettingsError(re.sub(r"^--tools:", "DIR:", problem) for problem in error.problems) from None
 
 
 async def check(settings: "Settings", *, run: bool) -> Checked:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from portoser.cli.check import Checked, check
+from portoser.cli.check import Checked, check, settings_of
 from portoser.cli.client import Server, tool_path
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import print_json, say
@@ -52,10 +52,9 @@ def plan(
 
 
 def _of_folder(server: Server, folder: Path, *, as_json: bool, markdown: bool) -> dict[str, Any]:
-    from portoser.settings import load_settings
     from sync import report
 
-    made = _made(server, asyncio.run(check(load_settings(tools=folder, insecure=True), run=True)))
+    made = _made(server, asyncio.run(check(settings_of(folder), run=True)))
     told = report.as_json(made)
     if as_json:
         print_json(told)

@@ -133,6 +133,14 @@ def test_validate_of_a_sound_folder_exits_with_0(portoser: Run, home: Path, monk
     assert "1 tool, 0 groups: 0 errors" in said.out
 
 
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_folder_that_is_not_there_is_told_of_the_argument(portoser: Run, home: Path, command: str) -> None:
+    said = portoser(command, "nosuchdir")
+    assert said.code == 1
+    assert "DIR: there is no directory 'nosuchdir'" in said.err
+    assert "--tools" not in said.err
+
+
 def test_validate_runs_no_code_without_a_sandbox_but_reads(portoser: Run, home: Path) -> None:
     (home / "tools.d").mkdir()
     (home / "tools.d" / "c.yaml").write_text("kind: Tool\n")
