@@ -219,6 +219,22 @@ async def test_a_schema_that_the_code_makes_up_is_refused_and_the_other_tools_ar
     assert said[3] == "admitted"
 
 
+async def test_a_type_without_a_schema_is_told_in_words_for_its_author(database: Any, runtime: Any) -> None:
+    imports = "import threading\nfrom collections.abc import Callable\n"
+    lock, function = await Admission(database, runtime).admit(
+        [
+            ("lock", declaration(f"{imports}def f(x: threading.Thread): pass\n")),
+            ("function", declaration(f"{imports}def f(x: Callable[[], int]): pass\n")),
+        ]
+    )
+    advice = "Use JSON-like types, dataclasses, enums, dates or pydantic models."
+    assert isinstance(lock, tuple)
+    assert str(lock[0]) == f"x.py:3: The parameter 'x' of f has no JSON Schema: threading.Thread. {advice}"
+    assert isinstance(function, tuple)
+    assert str(function[0]).startswith("x.py:3: The parameter 'x' of f has no JSON Schema: ")
+    assert str(function[0]).endswith(f"]. {advice}")
+
+
 async def test_a_fault_of_ours_with_one_tool_leaves_the_others_alone(database: Any) -> None:
     class Faulty(Counting):
         async def describe(self, declared: Declaration) -> Description:

@@ -15,6 +15,7 @@ from fastmcp.utilities.types import File as FastFile
 from fastmcp.utilities.types import Image as FastImage
 from fastmcp.utilities.types import replace_type
 from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from portoser.runtime.protocol import BadCode, Describe, Described
 from portoser.runtime.worker.failures import failure_of, place_of
@@ -156,7 +157,7 @@ def _schema_problem(error: BaseException, function: Callable[..., Any], frame: D
         except BaseException as reason:  # noqa: BLE001 - a type is the tool's code: it may raise anything
             subject = "The return type" if parameter == "return" else f"The parameter {parameter!r}"
             return BadCode(
-                f"{subject} of {name} has no JSON Schema: {_printed(hint)}. {_first_line(reason)}".rstrip(),
+                f"{subject} of {name} has no JSON Schema: {_printed(hint)}. {_why(reason)}".rstrip(),
                 path,
                 line,
                 0,
@@ -190,7 +191,10 @@ def _line(function: Callable[..., Any]) -> int:
     return code.co_firstlineno if code is not None else 0
 
 
-def _first_line(error: BaseException) -> str:
+def _why(error: BaseException) -> str:
+    """The reason of a type without a schema, in one line; nothing where pydantic says no more than that."""
+    if isinstance(error, PydanticSchemaGenerationError | PydanticInvalidForJsonSchema):
+        return ""
     return failure_of(error, ()).message.partition("\n")[0]
 
 
