@@ -16,7 +16,7 @@ from portoser.api.services import Services
 from portoser.api.tools import seen_tool
 from portoser.audit.entry import Outcome
 from portoser.catalog.caller import Caller, CallerKind
-from portoser.catalog.errors import Denied
+from portoser.catalog.errors import Denied, NotFound
 from portoser.catalog.policy import Role
 from portoser.invocation import CallResult
 
@@ -78,6 +78,14 @@ async def explain_access(
     services: ServicesOf,
     caller: CallerOf,
     name: Name,
+    of: Annotated[
+        str | None,
+        Query(
+            alias="caller",
+            description="Somebody else, by token name or subject; for editors and auditors.",
+            max_length=200,
+        ),
+    ] = None,
     as_groups: Annotated[
         str | None,
         Query(description="RBAC groups of somebody else, as `a,b`; for editors and auditors.", max_length=2000),
@@ -86,9 +94,15 @@ async def explain_access(
 ) -> ExplainOut:
     """The decision that calls and lists are made by, for you or for somebody with other groups."""
     asked = caller
-    if as_groups is not None or as_client is not None:
-        if not any(has_role(services, caller, role) for role in (Role.EDITOR, Role.AUDITOR)):
-            raise Denied("Only editors, auditors and admins may ask for somebody else.")
+    asks_for_another = of is not None or as_groups is not None or as_client is not None
+    if asks_for_another and not any(has_role(services, caller, role) for role in (Role.EDITOR, Role.AUDITOR)):
+        raise Denied("Only editors, auditors and admins may ask for somebody else.")
+    if of is not None:
+        known = services.tokens.named(of) if services.tokens is not None else None
+        if known is None:
+            raise NotFound(f"No token is called {of!r}, and none belongs to a subject of that name.")
+        asked = known
+    elif as_groups is not None or as_client is not None:
         names = frozenset(part.strip() for part in (as_groups or "").split(",") if part.strip())
         asked = Caller(subject="somebody", groups=names, client=as_client, kind=CallerKind.TOKEN)
     tool = seen_tool(services, caller, name) if asked is not caller else None
@@ -105,9 +119,9 @@ async def explain_access(
         allowed=decision.allowed,
         reason=decision.reason,
         message=decision.message,
-        permissions=list(tool.permissions) if tool else [],
+        permissions=list(tool.permissions) if tool else None,
         group=tool.registered.group if tool else None,
-        enabled=tool.enabled if tool else False,
+        enabled=tool.enabled if tool else None,
     )
 
 
@@ -150,7 +164,7 @@ def _refuse(result: CallResult, status: int, headers: dict[str, str], services: 
     if status in _RETRY_AFTER:
         headers["Retry-After"] = _RETRY_AFTER[status]
     if result.outcome is Outcome.INPUT_REQUIRED:
-        message += ' Send "confirmed": true once a person agreed.'
+        message += ' Send "confirmed": true (portoser call --yes) once a person agreed.'
     raise Refused(
         status,
         message,

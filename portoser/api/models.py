@@ -173,7 +173,7 @@ class CallOut(Model):
 
 
 class ExplainOut(Model):
-    """Whether a caller may see and call a tool, and why."""
+    """Whether a caller may see and call a tool, and why. What the one who asks may not know of the tool is null."""
 
     tool: str
     caller: str
@@ -181,9 +181,9 @@ class ExplainOut(Model):
     allowed: bool
     reason: str
     message: str
-    permissions: list[str]
+    permissions: list[str] | None
     group: str | None
-    enabled: bool
+    enabled: bool | None
 
 
 class OverrideOut(Model):

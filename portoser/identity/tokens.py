@@ -90,6 +90,13 @@ class TokenFile:
         known = self._callers.get(digest)
         return known[1] if known is not None else None
 
+    def named(self, name: str) -> Caller | None:
+        """The caller whose token, or who itself, is called ``name``."""
+        found = self._by_name.get(name)
+        if found is not None:
+            return found
+        return next((caller for _, caller in self._callers.values() if caller.subject == name), None)
+
     def present(self, caller: Caller) -> Caller:
         """``caller`` with the groups that its token has now; as it is where its token is gone."""
         holder = self._by_name.get(caller.client)

@@ -211,6 +211,8 @@ class Invocation:
             else:
                 told, digest = await asyncio.to_thread(told_of, execution, attempt.redactor, attempt.taint)
         error = "\n".join(filter(None, (message, execution.traceback))) if outcome is not Outcome.OK else None
+        if message and execution.traceback:
+            message = f"{message}\n\n{execution.traceback}"
         if prepared.lends_secrets:  # what the tool was lent does not reach the caller by a print or an exception
             message = message and attempt.redactor.redact_text(message, attempt.taint)
             logs = logs and attempt.redactor.redact_text(logs, attempt.taint, limit=prepared.program.limits.logs)

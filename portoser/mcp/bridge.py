@@ -35,6 +35,8 @@ GOODBYE_SECONDS: Final = 2.0
 
 _READ_SECONDS: Final = 60.0  # the server writes at least every 15
 _LEAST_PATIENCE: Final = 1.0
+_MOST_WAITING: Final = 1000
+
 _SAME_SESSION_RETRY: Final = 0.5
 _FIRST_RETRY: Final = 0.1
 _LONGEST_RETRY: Final = 5.0
@@ -155,7 +157,16 @@ class Bridge:
     # From the client to the server
 
     async def _send_all(self, http: httpx.AsyncClient, messages: AsyncIterator[Message]) -> None:
+        """Send what the client says, in its order; what it takes back before a session was given it is not sent."""
         self._all_answered.set()
+        waiting: asyncio.Queue[Message | None] = asyncio.Queue(_MOST_WAITING)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(messages, waiting))
+            while (message := await waiting.get()) is not None:
+                if not self._is_taken_back(message):
+                    await self._send(http, message)
+
+    async def _read(self, messages: AsyncIterator[Message], waiting: "asyncio.Queue[Message | None]") -> None:
         async for message in messages:
             match message:
                 case {"method": "initialize"}:
@@ -164,10 +175,19 @@ class Bridge:
                     self._level = message
                 case {"method": "notifications/initialized"}:
                     self._greeted = True
+                case {"method": "notifications/cancelled", "params": {"requestId": str() | int() as request_id}}:
+                    if request_id in self._unanswered and request_id not in self._given:
+                        self._forget(request_id)
+                        continue
             if "method" in message and "id" in message:
                 self._unanswered[message["id"]] = message
                 self._all_answered.clear()
-            await self._send(http, message)
+            await waiting.put(message)
+        await waiting.put(None)
+
+    def _is_taken_back(self, message: Message) -> bool:
+        """Whether it is a request that was answered, or cancelled by the client, before it could be sent."""
+        return "method" in message and "id" in message and message["id"] not in self._unanswered
 
     async def _send(self, http: httpx.AsyncClient, message: Message) -> None:
         """Send a message in order. It waits for the server to come back, as long as it certainly did not arrive."""
@@ -179,9 +199,9 @@ class Bridge:
                         waiting.reschedule(asyncio.get_running_loop().time() + self._patience())
                     endpoint = await asyncio.shield(session.endpoint)
                     waiting.reschedule(None)
-                    if await self._give(http, endpoint, message):
+                    if self._is_taken_back(message) or await self._give(http, endpoint, message):
                         return
-                    if "id" in message and "method" in message and message["id"] not in self._unanswered:
+                    if self._is_taken_back(message):
                         return  # its session broke off meanwhile, and it was answered then
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_SAME_SESSION_RETRY):

@@ -20,6 +20,7 @@ from mcp_types import (
 )
 from starlette.requests import Request
 
+from portoser.audit.entry import Outcome
 from portoser.catalog.caller import Caller
 from portoser.invocation import CallResult, Invocation
 from portoser.mcp.callers import current_caller
@@ -185,7 +186,13 @@ def wire_result(result: CallResult) -> dict[str, Any]:
         )
     content = result.content
     if not content and result.message:
-        content = [{"type": "text", "text": result.message}]
+        message = result.message
+        if result.outcome is Outcome.INPUT_REQUIRED:
+            message = (
+                f"This tool asks a person before it runs: {message!r} This server cannot ask over MCP yet; "
+                'the person can run it by REST with "confirmed": true, or by `portoser call --yes`.'
+            )
+        content = [{"type": "text", "text": message}]
     wire: dict[str, Any] = {"content": content, "isError": result.is_error, "resultType": "complete"}
     if result.structured is not None:
         wire["structuredContent"] = result.structured

@@ -148,7 +148,9 @@ def test_explain_says_why_for_oneself_and_editors_may_ask_for_others(guarded: Gu
     mine = explained(guarded.nobody)
     assert not mine["allowed"]
     assert mine["reason"] == "forbidden"
-    assert mine["permissions"] == []
+    assert mine["permissions"] is None
+    named = explained(guarded.editor, caller="nemo")
+    assert (named["caller"], named["allowed"]) == ("nemo", False)
     other = explained(guarded.editor, as_groups="operator,x")
     assert other["allowed"]
     assert not explained(guarded.editor, as_groups="x")["allowed"]

@@ -143,7 +143,7 @@ async def test_a_failing_tool_is_recorded_with_its_traceback_and_without_its_sec
     world.serve(tool(redact=("card_number",)))
     result = await world.invocation.invoke("refund", {"order_id": "A1", "card_number": "4111-1111"}, ANN)
     assert (result.outcome, result.reason, result.is_error) == (Outcome.ERROR, "exception", True)
-    assert result.message == "ValueError: bad 4111-1111"
+    assert result.message == "ValueError: bad 4111-1111\n\nrefund.py, line 3: 4111-1111"
     row = await world.row()
     assert row["error"] == f"ValueError: bad {PLACEHOLDER}\nrefund.py, line 3: {PLACEHOLDER}"
     assert (row["result"], row["reason"]) == (None, "exception")

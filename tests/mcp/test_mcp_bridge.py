@@ -105,6 +105,23 @@ async def test_a_server_that_comes_back_is_found_again_and_the_client_lists_anew
     assert [name for name, _, _ in world.invocation.calls] == ["add", "add"]
 
 
+async def test_a_call_that_the_client_took_back_while_there_was_no_server_never_runs() -> None:
+    world = World(served("add", input_schema=NUMBERS))
+    world.invocation.bodies["add"] = add
+    async with contextlib.AsyncExitStack() as stack:
+        async with world.serving():
+            port = int(world.url.rpartition(":")[2])
+            client = await stack.enter_async_context(mcp.Client(stdio_client(command(world.url)), mode="legacy"))
+            await client.call_tool("add", {"a": 1, "b": 1})
+        await until(lambda: world.mcp.status().sse_sessions == 0)
+        with pytest.raises(MCPError):
+            await client.session.call_tool("add", {"a": 5, "b": 5}, read_timeout_seconds=0.5)
+        async with world.serving(port):
+            assert (await client.call_tool("add", {"a": 2, "b": 2})).structured_content == {"result": 4}
+            await stack.aclose()
+    assert [arguments for _, arguments, _ in world.invocation.calls] == [{"a": 1, "b": 1}, {"a": 2, "b": 2}]
+
+
 async def test_a_call_that_ran_when_the_server_died_is_answered_and_never_sent_again() -> None:
     world = World(served("slow"))
     world.invocation.bodies["slow"] = forever
