@@ -1,7 +1,9 @@
 """How clients connect, and who the server takes a caller for."""
 
+import sys
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,11 +13,14 @@ from portoser.api.documents import refusals
 from portoser.api.models import CallerOut, ConfigOut
 from portoser.api.route import BoundedRoute
 from portoser.catalog.policy import Role
+from portoser.identity.address import is_loopback
 
 router = APIRouter(prefix="/api/mcp", tags=["connect"], route_class=BoundedRoute)
 
 PLACEHOLDER = "<YOUR_TOKEN>"
 NAME = "portoser"
+
+_FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host", "via")
 
 
 class Client(StrEnum):
@@ -43,7 +48,7 @@ async def get_config(
     """URLs, headers, and what to write into which client's configuration."""
     base = services.public_url or str(request.base_url).rstrip("/")
     headers = {"Authorization": f"Bearer {PLACEHOLDER}"} if services.auth_enabled else {}
-    snippets = client_snippets(base, headers)
+    snippets = client_snippets(base, headers, command=_own_script() if _is_local(request) else NAME)
     return ConfigOut(
         sse_url=f"{base}/mcp/sse",
         transport="sse",
@@ -71,8 +76,20 @@ async def whoami(services: ServicesOf, caller: CallerOf) -> CallerOut:
     )
 
 
-def client_snippets(base: str, headers: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """For each client: the file or command, and what belongs into it."""
+def _is_local(request: Request) -> bool:
+    """Whether a request comes from this machine itself, and not through a proxy that runs here."""
+    forwarded = any(name in request.headers for name in _FORWARDING)
+    return request.client is not None and is_loopback(request.client.host) and not forwarded
+
+
+def _own_script() -> str:
+    """This installation's command by its whole path, as it need not be on a client's PATH."""
+    script = Path(sys.executable).parent / NAME
+    return str(script) if script.exists() else NAME
+
+
+def client_snippets(base: str, headers: dict[str, str], *, command: str = NAME) -> dict[str, dict[str, Any]]:
+    """For each client: the file or command, and what belongs into it; ``command`` starts the bridge."""
     sse, http = f"{base}/mcp/sse", f"{base}/mcp"
     with_headers = {"headers": headers} if headers else {}
     token = {"env": {"PORTOSER_TOKEN": PLACEHOLDER}} if headers else {}
@@ -81,7 +98,7 @@ def client_snippets(base: str, headers: dict[str, str]) -> dict[str, dict[str, A
     return {
         Client.CLAUDE_DESKTOP.value: {
             "file": "claude_desktop_config.json",
-            "content": {"mcpServers": {NAME: {"command": "portoser", "args": ["bridge", sse], **token}}},
+            "content": {"mcpServers": {NAME: {"command": command, "args": ["bridge", sse], **token}}},
         },
         Client.CLAUDE_CODE.value: {
             "command": f"claude mcp add --transport http {NAME} {http}{header_flags}",

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -63,6 +65,15 @@ def test_sync_tells_how_the_source_stands_and_its_runs(server: LiveServer) -> No
     assert {change["name"] for change in detail["plan"]["changes"]} >= {"hello", "orders.refund"}
     assert run["plan_id"] == detail["plan_id"] == detail["plan"]["plan_id"]
     assert server.api("GET", f"/api/mcp/sync/runs/{'0' * 8}-0000-0000-0000-{'0' * 12}").status_code == 404
+
+
+def test_snippets_name_the_installation_only_to_its_own_machine(server: LiveServer) -> None:
+    def command(headers: dict[str, str]) -> str:
+        told = server.api("GET", "/api/mcp/config", headers=headers).json()["clients"]["claude-desktop"]
+        return str(told["content"]["mcpServers"]["portoser"]["command"])
+
+    assert command({}) == str(Path(sys.executable).parent / "portoser")
+    assert command({"X-Forwarded-For": "192.0.2.7"}) == "portoser"
 
 
 def test_sync_now_waits_for_its_end_unless_told_not_to(server: LiveServer) -> None:
