@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Collection, Iterable
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,17 @@ from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import moment, print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, Target, server_of
 from portoser.cli.tools import short, tools_of
+
+
+class Client(StrEnum):
+    """The clients that the server has a snippet for."""
+
+    CLAUDE_DESKTOP = "claude-desktop"
+    CLAUDE_CODE = "claude-code"
+    CURSOR = "cursor"
+    VSCODE = "vscode"
+    CONTINUE = "continue"
+    GENERIC = "generic"
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -59,12 +71,12 @@ def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
 def config(
     ctx: typer.Context,
     client: Annotated[
-        str | None, typer.Option(help="claude-desktop, claude-code, cursor, vscode, continue or generic.")
+        Client | None, typer.Option(help="claude-desktop, claude-code, cursor, vscode, continue or generic.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What to write into an MCP client's configuration."""
-    found = server_of(ctx).get("/api/mcp/config", client=client)
+    found = server_of(ctx).get("/api/mcp/config", client=client.value if client is not None else None)
     if as_json:
         print_json(found)
         return

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from live_server import LiveServer
+
+from portoser.cli.connect import Client
 
 Run = Callable[..., Any]
 
@@ -183,7 +186,12 @@ def test_a_followed_log_goes_on_with_what_happens(
 def test_config_and_whoami_tell_how_to_connect_and_as_whom(at: Run, server: LiveServer) -> None:
     assert f"{server.url}/mcp/sse" in at("config").out
     assert "mcpServers" in at("config", "--client", "cursor").out
-    assert at("config", "--client", "emacs").code == 1
+    unknown = at("config", "--client", "emacs")
+    assert unknown.code == 2
+    assert unknown.err.count("emacs") == 1
+    assert {client.value for client in Client} == set(at("config", "--json").json["clients"])
+    desktop = at("config", "--client", "claude-desktop", "--json").json["clients"]["claude-desktop"]
+    assert Path(desktop["content"]["mcpServers"]["portoser"]["command"]) == Path(sys.executable).parent / "portoser"
     assert at("whoami", "--json").json["subject"] == "anonymous"
     assert "anonymous" in at("whoami").out
 
