@@ -57,7 +57,7 @@ def portoser(home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Sai
             root.setLevel(level)
             structlog.configure(**config)
         printed = capfd.readouterr()
-        assert "Traceback" not in printed.out + printed.err
+        assert "Traceback (most recent call last)" not in printed.out + printed.err
         code = ended.value.code
         return Said(code if isinstance(code, int) else 0, printed.out, printed.err)
 
