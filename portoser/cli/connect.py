@@ -152,7 +152,8 @@ def _print_source(source: dict[str, Any], *, is_dirty: bool) -> None:
             ("phase", source["phase"]),
             ("applied", short(applied)),
             ("last run", f"{run['outcome']}, {moment(run['finished_at'])}: {run['cause']}" if run else None),
-            ("held plan", f"{held}; to let it through: portoser sync --approve {held}" if held else None),
+            ("held plan", held),
+            ("approve by", f"portoser sync --approve {held}" if held else None),
         )
     )
     if source["conditions"]:
