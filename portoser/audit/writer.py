@@ -111,21 +111,6 @@ class AuditWriter:
             available=self._available.is_set(), waiting=len(unwritten) - owed, owed=owed, left_out=self._left_out
         )
 
-    async def require(self) -> None:
-        """Return where outcomes can be recorded, as far as is known: a call without intent asks before it runs.
-
-        Raises:
-            Unavailable: Postgres is away, and did not come back in the time that a call waits.
-        """
-        if self._available.is_set() and not self._closing:
-            return
-        self._refuse_if_long_away()
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._available.wait()
-        except TimeoutError:
-            raise self._unavailable() from None
-
     async def begin(self, entry: Entry) -> None:
         """Record that a call begins; durable on return.
 

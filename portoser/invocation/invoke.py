@@ -144,7 +144,7 @@ class Invocation:
             wait = self._wait(attempt, tool, count=True)
             if wait:
                 return await self._refuse_rate(attempt, tool, wait)
-            refusal = await self._begin(attempt, prepared)
+            refusal = await self._begin(attempt)
             if refusal is not None:
                 return refusal
             return await self._execute(attempt, tool, prepared, arguments, events)
@@ -164,18 +164,15 @@ class Invocation:
         key = (tool.name, caller.subject, caller.address if caller.is_anonymous else None)
         return self._rates.take(key, rate) if count else self._rates.wait(key, rate)
 
-    async def _begin(self, attempt: "_Attempt", prepared: Prepared) -> CallResult | None:
-        """Record that the call begins. A read-only tool needs no intent: it leaves nothing half done behind."""
-        attempt.has_intent = not prepared.read_only
+    async def _begin(self, attempt: "_Attempt") -> CallResult | None:
+        """Record that the call begins, so that the log knows of it even if the server ends before the call does."""
+        attempt.has_intent = True
         try:
-            if attempt.has_intent:
-                await self._audit.begin(attempt.entry(None, outcome=Outcome.INTERRUPTED))
-            else:
-                await self._audit.require()
+            await self._audit.begin(attempt.entry(None, outcome=Outcome.INTERRUPTED))
         except Unavailable:
             refused = attempt.refused(Outcome.ERROR, "unrecorded", _UNRECORDED.format(what="the tool was not run"))
             attempt.is_told = True
-            self._audit.note(attempt.entry(refused.message), had_intent=attempt.has_intent)
+            self._audit.note(attempt.entry(refused.message), had_intent=True)
             return refused
         return None
 

@@ -17,11 +17,10 @@ _SECRET_POWERS = frozenset({"vault"})
 class Prepared:
     """A revision, made ready for its calls."""
 
-    __slots__ = ("bad_schema", "defaults", "lends_secrets", "program", "read_only", "redactor", "validator")
+    __slots__ = ("bad_schema", "defaults", "lends_secrets", "program", "redactor", "validator")
 
     def __init__(self, revision: Revision) -> None:
         schema = revision.input_schema
-        self.read_only = revision.annotations.read_only
         self.lends_secrets = not _SECRET_POWERS.isdisjoint(revision.uses)
         self.redactor = Redactor.for_schema(schema, revision.redact)
         self.defaults = _defaults(schema)

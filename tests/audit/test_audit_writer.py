@@ -122,13 +122,10 @@ async def test_while_postgres_is_away_nothing_begins_and_outcomes_are_kept_until
         with pytest.raises(Unavailable):
             await writer.begin(refused)
         writer.note(msgspec.structs.replace(refused, outcome=Outcome.ERROR, reason="unrecorded"), had_intent=True)
-        with pytest.raises(Unavailable):
-            await writer.require()
         assert not writer.status.available
         assert writer.status.owed == 2
         await gate.open()
         await until(lambda: writer.status.available and writer.status.owed == 0)
-        await writer.require()
     assert [(row["id"], row["outcome"], row["seq"]) for row in await rows(database)] == [
         (running.id, "ok", 1),
         (refused.id, "error", 2),
@@ -288,8 +285,6 @@ async def test_a_closed_writer_refuses(database: Database) -> None:
         pass
     with pytest.raises(Unavailable):
         await writer.begin(entry())
-    with pytest.raises(Unavailable):
-        await writer.require()
 
 
 async def test_changes_of_the_registry_are_chained_on_their_own(database: Database) -> None:

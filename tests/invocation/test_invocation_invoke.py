@@ -76,15 +76,17 @@ async def test_a_call_is_recorded_before_it_is_answered(world: World) -> None:
     assert world.observed == ["ok"]
 
 
-async def test_a_read_only_tool_writes_its_outcome_alone(world: World) -> None:
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_call_is_known_to_the_log_before_it_runs(world: World, read_only: bool) -> None:
     async def body(program: Program, call: Call, powers: PowerHost) -> Execution:
-        assert await world.intents() == []
+        assert [intent["id"] for intent in await world.intents()] == [call.id]
         return text("seen")
 
     world.body = body
-    world.serve(tool(read_only=True))
+    world.serve(tool(read_only=read_only))
     assert (await world.invocation.invoke("refund", {"order_id": "A1"}, ANN)).outcome is Outcome.OK
     assert (await world.row())["result"] == {"content": [{"type": "text", "text": "seen"}]}
+    assert await world.intents() == []
 
 
 async def test_a_refused_call_does_not_run_and_is_recorded(world: World) -> None:
