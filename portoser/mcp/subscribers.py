@@ -34,8 +34,8 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 20
 """How many clients are told without delay; more are spread, so that they do not all list in one moment."""
 
-PER_SECOND: Final = 500
-LONGEST_SPREAD: Final = 2.0
+PER_SECOND: Final = 2000
+LONGEST_SPREAD: Final = 0.5
 _SEND_SECONDS: Final = 10.0
 
 
