@@ -1,14 +1,20 @@
-"""Which worker runs which call: slots, handed out first come first served, and warm workers, kept by last use."""
+"""Which worker runs which call: slots, handed out to callers by turns, and which workers are kept warm."""
 
 import asyncio
+import itertools
 import math
+import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import NamedTuple
 
 from portoser.catalog.errors import Unavailable
 from portoser.runtime.process import WorkerProcess
+from portoser.runtime.turns import Turns
+
+_LONGEST_ADVICE = 60
+"""Seconds after which whoever was turned away may try again, however long the line is."""
 
 
 class Key(NamedTuple):
@@ -30,9 +36,9 @@ class Rest(NamedTuple):
 class Pool:
     """Bounds how many calls run and how many wait, and keeps workers warm.
 
-    ``slots`` calls run at once; ``queue`` more wait, in the order in which they came. At most ``processes`` workers
-    live; where one more is needed, the idle one that was used longest ago makes room. One that was not used for
-    ``longest_rest`` seconds is ended, so that its memory comes back.
+    ``slots`` calls run at once; ``queue`` more wait, those of each caller in the order in which they came, and the
+    callers by turns. At most ``processes`` workers live; where one more is needed, the idle one that was used longest
+    ago makes room. One that was not used for ``longest_rest`` seconds is ended, so that its memory comes back.
     """
 
     def __init__(
@@ -49,7 +55,6 @@ class Pool:
     ) -> None:
         self._spawn = spawn
         self._slots = slots
-        self._queue = queue
         self._processes = max(processes, slots)
         self._spare_target = spares
         self._calls_per_worker = calls_per_worker
@@ -57,13 +62,16 @@ class Pool:
         self._longest_rest = longest_rest
         self._stopping = False
         self._busy = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._running = 0
+        self._began = 0.0
+        """The sum of the moments at which the running calls began."""
+        self._turns = Turns(queue, self._turned_away)
         self._idle: OrderedDict[WorkerProcess, Rest] = OrderedDict()
         self._by_key: dict[Key, list[WorkerProcess]] = {}
         self._spares: deque[WorkerProcess] = deque()
         self._refill = asyncio.Event()
         self._pace = 0.05
-        """How long a call takes, in seconds: a running mean, to tell who is turned away when to come back."""
+        """How long a call takes, in seconds: a running mean."""
 
     @property
     def busy(self) -> int:
@@ -73,10 +81,10 @@ class Pool:
     @property
     def queued(self) -> int:
         """How many calls wait for a slot."""
-        return len(self._waiting)
+        return len(self._turns)
 
-    async def enter(self) -> float:
-        """Wait for the right to run a call, and answer when it began; ``leave`` must follow.
+    async def enter(self, who: Hashable) -> float:
+        """Wait for the right to run a call for ``who``, and answer when it began; ``leave`` must follow.
 
         Raises:
             Unavailable: where as many as may wait do already, or the server is stopping.
@@ -86,45 +94,47 @@ class Pool:
         if self._busy < self._slots:
             self._busy += 1
         else:
-            await self._wait()
-        return time.perf_counter()
+            await self._wait(who)
+        began = time.perf_counter()
+        self._running += 1
+        self._began += began
+        return began
 
     def leave(self, began: float) -> None:
         """Give the right to run a call to the next in line."""
+        self._running -= 1
+        self._began -= began
         self._pace += 0.1 * (time.perf_counter() - began - self._pace)
         self._pass_on()
 
-    async def _wait(self) -> None:
-        if len(self._waiting) >= self._queue:
-            seconds = min(60, max(1, math.ceil(self._pace * self._queue / self._slots)))
-            raise Unavailable(f"busy, try again in {seconds} s", retry_after=seconds)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def _wait(self, who: Hashable) -> None:
+        turn = self._turns.join(who)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if turn.cancelled():
+                self._turns.give_up(who, turn)
+            elif turn.exception() is None:
                 self._pass_on()  # it was our turn already
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
             raise
+
+    def _turned_away(self) -> Unavailable:
+        """What they hear who find the line full: come back when those who wait now have had their turn."""
+        # How old the running calls are, on average: calls that hang have not told the pace yet.
+        running = time.perf_counter() - self._began / self._running if self._running else 0.0
+        seconds = math.ceil(max(self._pace, running) * (self.queued + self._busy) / self._slots)
+        seconds = min(_LONGEST_ADVICE, max(1, seconds))
+        return Unavailable(f"busy, try again in {seconds} s", retry_after=seconds)
 
     def turn_away(self) -> None:
         """Let nobody enter any more, and turn those away who wait."""
         self._stopping = True
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(_stopping())
+        self._turns.turn_away(_stopping)
 
     def _pass_on(self) -> None:
         # The slot goes from hand to hand, so that nobody who comes now overtakes those who wait.
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy -= 1
+        if self._turns.next() is None:
+            self._busy -= 1
 
     def take(self, key: Key) -> WorkerProcess | None:
         """A warm worker that holds the key's program, if there is one."""
@@ -149,10 +159,11 @@ class Pool:
 
     def _make_room(self, busy: int) -> None:
         while self._idle and busy + len(self._idle) + len(self._spares) > self._processes:
-            self._end_oldest("The worker made room for another.")
+            place = min(random.randrange(len(self._idle)), random.randrange(len(self._idle)))  # noqa: S311 - a choice of victim
+            self._end(next(itertools.islice(self._idle, place, None)), "The worker made room for another.")
 
-    def _end_oldest(self, why: str) -> None:
-        worker, (key, _) = self._idle.popitem(last=False)
+    def _end(self, worker: WorkerProcess, why: str) -> None:
+        key = self._idle.pop(worker).key
         self._by_key[key].remove(worker)
         if not self._by_key[key]:
             del self._by_key[key]
@@ -187,8 +198,9 @@ class Pool:
         """End the workers that nobody has used for long, for ever."""
         while True:
             await asyncio.sleep(self._longest_rest / 10)
-            while self._idle and next(iter(self._idle.values())).since < time.monotonic() - self._longest_rest:
-                self._end_oldest("The worker was not used for long.")
+            long_ago = time.monotonic() - self._longest_rest
+            for worker in list(itertools.takewhile(lambda each: self._idle[each].since < long_ago, self._idle)):
+                self._end(worker, "The worker was not used for long.")
 
 
 def _stopping() -> Unavailable:

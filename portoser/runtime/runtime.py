@@ -190,7 +190,7 @@ class Runtime:
         frame = protocol.encode(Describe(declaration.files, declaration.entrypoint))
         running = Running("", limits, None, self._output)
         pool = self._describe_pool
-        began = await pool.enter()
+        began = await pool.enter(None)
         try:
             worker = await pool.fresh()
             try:
@@ -240,7 +240,7 @@ class Runtime:
         except _UNSENDABLE as error:
             message = f"Invalid arguments: they cannot be sent to the tool: {error}"
             return Execution(outcome="error", reason="invalid_arguments", message=message)
-        began = await self._pool.enter()
+        began = await self._pool.enter((caller.subject, caller.address if caller.is_anonymous else None))
         try:
             return await self._execute(program, files, frame, running, caller, powers, began)
         finally:
