@@ -17,6 +17,11 @@ from sync.tool_fields import POWERS, TOOL_KEYS, ToolFields, group_name, tool_fie
 from sync.yaml_text import read_documents
 
 KINDS = ("Tool", "Group", "Policy")
+GROUP_KEYS = ("name", "enabled", "permissions", "description")
+POLICY_KEYS = ("roles", "clients", "powers")
+GRANTS = (*POWERS, "requires")
+"""What a rule of the policy may grant."""
+RULE_KEYS = (*GRANTS, "actions", "owner", "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +172,7 @@ def read_entrypoint(problems: Problems, node: Node | None) -> Entrypoint | None:
 
 
 def _group(problems: Problems, place: Node, path: str, owner: str) -> GroupDocument:
-    known = ("kind", "name", "enabled", "permissions", "description")
-    pairs = fields.mapping(problems, place, "", "", known)
+    pairs = fields.mapping(problems, place, "", "", ("kind", *GROUP_KEYS))
     folder = PurePosixPath(path).parent.name
     name = group_name(problems, pairs.get("name"), "name", "name: orders")
     if pairs.get("name") is None:
@@ -195,7 +199,7 @@ def _group(problems: Problems, place: Node, path: str, owner: str) -> GroupDocum
 
 
 def _policy(problems: Problems, place: Node, path: str) -> PolicyDocument:
-    pairs = fields.mapping(problems, place, "", "", ("kind", "roles", "clients", "powers"))
+    pairs = fields.mapping(problems, place, "", "", ("kind", *POLICY_KEYS))
     form = "roles: {admin: [platform-admins], editor: [tool-authors]}"
     roles: dict[Role, tuple[str, ...]] = {}
     for role, node in fields.mapping(problems, pairs.get("roles"), "roles", form, tuple(Role)).items():
@@ -221,15 +225,14 @@ def _power_rules(problems: Problems, node: Node | None) -> tuple[PowerRule, ...]
 
 
 def _power_rule(problems: Problems, node: Node, form: str) -> PowerRule:
-    granted = (*POWERS, "requires")
-    pairs = fields.mapping(problems, node, "powers", form, (*granted, "actions", "owner", "tools"))
+    pairs = fields.mapping(problems, node, "powers", form, RULE_KEYS)
     grants = {
         power: list(fields.words(problems, pairs[power], f"powers.{power}", f'{power}: ["…"]') or ())
-        for power in granted
+        for power in GRANTS
         if power in pairs
     }
     if not grants and isinstance(node.value, dict):
-        problems.error(node, "This rule grants no power.", f"Name {one_of(granted)}, for example: {form}")
+        problems.error(node, "This rule grants no power.", f"Name {one_of(GRANTS)}, for example: {form}")
     actions = fields.words(problems, pairs.get("actions"), "powers.actions", "actions: [get]")
     owner = fields.text(problems, pairs.get("owner"), "powers.owner", 'owner: "git:main"')
     tools = fields.words(problems, pairs.get("tools"), "powers.tools", 'tools: ["orders.*"]')

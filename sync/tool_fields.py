@@ -39,7 +39,14 @@ POWERS = ("registry", "vault", "cluster", "network")
 PRESENT_POWERS = frozenset(("registry",))
 """Those that this server has; a call that uses another one fails."""
 
-_FAKED_POWERS = ("registry", "vault", "cluster", "http")
+FAKED_POWERS = ("registry", "vault", "cluster", "http")
+"""What an example's ``given`` may answer for."""
+
+ANNOTATION_KEYS = ("title", "readOnly", "destructive", "idempotent", "openWorld")
+LIMIT_KEYS = ("timeout", "memory", "result", "logs", "concurrency", "rate", "share")
+MOST_CONCURRENCY = 10_000
+MOST_SHARE = 1_000
+EXAMPLE_KEYS = ("call", "given", "expect")
 _ANNOTATION_HINTS = {
     "readOnlyHint": "Did you mean 'readOnly'?",
     "destructiveHint": "Did you mean 'destructive'?",
@@ -136,8 +143,7 @@ def group_name(problems: Problems, node: Node | None, field: str, form: str) -> 
 
 def _annotations(problems: Problems, node: Node | None) -> Annotations:
     form = "annotations: {readOnly: true}"
-    known = ("title", "readOnly", "destructive", "idempotent", "openWorld")
-    pairs = fields.mapping(problems, node, "annotations", form, known, hints=_ANNOTATION_HINTS)
+    pairs = fields.mapping(problems, node, "annotations", form, ANNOTATION_KEYS, hints=_ANNOTATION_HINTS)
     told = {
         name: value
         for name, key in (
@@ -153,8 +159,8 @@ def _annotations(problems: Problems, node: Node | None) -> Annotations:
 
 
 def _limits(problems: Problems, node: Node | None) -> tuple[Limits, Node | None]:
-    known = ("timeout", "memory", "result", "logs", "concurrency", "rate", "share")
-    pairs = fields.mapping(problems, node, "limits", "limits: {timeout: 10s, memory: 256MiB, rate: 60/min}", known)
+    form = "limits: {timeout: 10s, memory: 256MiB, rate: 60/min}"
+    pairs = fields.mapping(problems, node, "limits", form, LIMIT_KEYS)
     read = {
         "timeout": fields.parsed(problems, pairs.get("timeout"), parse_duration),
         "memory": fields.parsed(problems, pairs.get("memory"), parse_size),
@@ -162,9 +168,9 @@ def _limits(problems: Problems, node: Node | None) -> tuple[Limits, Node | None]
         "logs": fields.parsed(problems, pairs.get("logs"), parse_size),
         "rate": fields.parsed(problems, pairs.get("rate"), parse_rate),
         "concurrency": fields.whole_number(
-            problems, pairs.get("concurrency"), "limits.concurrency", "concurrency: 4", at_most=10_000
+            problems, pairs.get("concurrency"), "limits.concurrency", "concurrency: 4", at_most=MOST_CONCURRENCY
         ),
-        "share": fields.whole_number(problems, pairs.get("share"), "limits.share", "share: 8", at_most=1_000),
+        "share": fields.whole_number(problems, pairs.get("share"), "limits.share", "share: 8", at_most=MOST_SHARE),
     }
     limits = msgspec.convert({name: value for name, value in read.items() if value is not None}, Limits)
     return limits, pairs.get("share")
@@ -237,12 +243,12 @@ def _example_columns(node: Node | None) -> dict[int, int]:
 
 
 def _example(problems: Problems, node: Node, form: str) -> Example:
-    pairs = fields.mapping(problems, node, "examples", form, ("call", "given", "expect"))
+    pairs = fields.mapping(problems, node, "examples", form, EXAMPLE_KEYS)
     call = pairs.get("call")
     if call is not None and not isinstance(call.value, dict):
         fields.wrong_type(problems, call, "call", "call: {order_id: A1, amount: 5}")
         call = None
-    given = fields.mapping(problems, pairs.get("given"), "given", "given: {registry: {services: []}}", _FAKED_POWERS)
+    given = fields.mapping(problems, pairs.get("given"), "given", "given: {registry: {services: []}}", FAKED_POWERS)
     expect = pairs.get("expect")
     return Example(
         call=call.plain() if call is not None else {},

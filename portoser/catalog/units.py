@@ -1,6 +1,7 @@
 """Durations, sizes and rates as people write them: ``10s``, ``256MiB``, ``60/min``."""
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -27,6 +28,17 @@ _RATE_PERIODS = {
     "day": 86400.0,
 }
 _NUMBER_WITH_UNIT = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([A-Za-z]{0,4})\s*", re.ASCII)
+
+
+def _one_of(units: Iterable[str]) -> str:
+    return "|".join(sorted(filter(None, units), key=len, reverse=True))
+
+
+DURATION_FORM = rf"^(?=.*[1-9])\s*\d{{1,12}}(\.\d{{1,6}})?\s*({_one_of(_DURATION_UNITS)})?\s*$"
+SIZE_FORM = rf"^(?=.*[1-9])\s*\d{{1,12}}(\.\d{{1,6}})?\s*({_one_of(_SIZE_UNITS)})?\s*$"
+RATE_FORM = rf"^(?=0*[1-9\s])\s*\d{{1,9}}\s*/\s*\d{{0,6}}\s*({_one_of(_RATE_PERIODS)})\s*$"
+"""What the texts look like that are understood, as patterns that JSON Schema knows."""
+
 _RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(\d{0,6})\s*([a-z]{1,4})\s*", re.ASCII)
 
 

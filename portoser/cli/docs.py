@@ -1,4 +1,4 @@
-"""Writes `docs/cli.md` and `docs/settings.md` from the code: ``python -m portoser.cli.docs``."""
+"""Writes the generated pages of `docs/` from the code: ``python -m portoser.cli.docs``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from portoser.authoring import schema
 from portoser.cli.exits import Exit
 from portoser.cli.program import app
 from portoser.cli.serve import command as serve_command
@@ -18,7 +19,7 @@ _MADE = "<!-- Made by `make docs` from the code; a test fails where it is stale.
 
 def pages() -> dict[str, str]:
     """The generated pages by file name."""
-    return {"cli.md": cli_page(), "settings.md": settings_page()}
+    return {"cli.md": cli_page(), "settings.md": settings_page(), schema.FILE: schema.schema_text()}
 
 
 def settings_page() -> str:

@@ -5,7 +5,7 @@ import pytest
 from portoser.cli.docs import DOCS, pages
 
 
-@pytest.mark.parametrize("name", ["cli.md", "settings.md"])
+@pytest.mark.parametrize("name", ["cli.md", "settings.md", "manifest.schema.json"])
 def test_the_generated_page_is_fresh(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == pages()[name], "run `make docs`"
 
