@@ -199,7 +199,7 @@ class Pool:
         while True:
             await asyncio.sleep(self._longest_rest / 10)
             long_ago = time.monotonic() - self._longest_rest
-            for worker in list(itertools.takewhile(lambda each: self._idle[each].since < long_ago, self._idle)):
+            for worker in [worker for worker, rest in self._idle.items() if rest.since < long_ago]:
                 self._end(worker, "The worker was not used for long.")
 
 
