@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 PYTEST_ARGS ?=
 
-.PHONY: help serve test lint format bench docs lock clean
+.PHONY: help serve test lint format bench soak docs lock clean
 
 help:
 	@echo "make serve   run the server on tools.d/, with the embedded Postgres"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    formatting, lint, types, and the arrows between the rooms"
 	@echo "make bench   the benchmarks, against bare FastMCP in the same run (BENCH_ARGS=--quick)"
+	@echo "make soak    half an hour at half load: does anything grow? (SOAK_ARGS='--minutes 5')"
 	@echo "make docs    write the generated references in docs/ anew"
 	@echo "make format  format the code"
 	@echo "make lock    resolve the dependencies anew"
@@ -52,6 +53,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m portoser.cli.docs

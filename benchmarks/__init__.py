@@ -13,4 +13,16 @@ machine than about us.
     anchor.py     the bare FastMCP server, a program of its own
     measures.py   what is measured: calls, listing, save to list_changed, starts, memory
     report.py     the table, the JSON, the machine
+
+``python -m benchmarks.soak`` (or ``make soak``) drives Portoser alone, for half an hour at half of what it can answer,
+and says whether memory, descriptors, processes or latency grow.
+
+    soak.py       the run and its verdict
+    mix.py        the callers, the tools, the mixture of requests with the answers that are expected
+    crowd.py      sessions on every transport; an open loop of requests at a constant rate
+    actors.py     who edits, adds and deletes tools meanwhile; clients that come and go
+    census.py     what each kind of process holds
+    record.py     the samples, what of them is judged
+    trend.py      a robust slope, its confidence interval, a verdict
+    plot.py       the picture
 """

@@ -1,7 +1,7 @@
 """HTTP/1.1 as far as a benchmark needs it: raw asyncio protocols, so that the client costs next to nothing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Self, cast
 
 
@@ -10,11 +10,12 @@ class HttpError(Exception):
 
 
 class Response(NamedTuple):
-    """A whole response. ``content_type`` is in lower case, without parameters."""
+    """A whole response. ``content_type`` is in lower case, without parameters; ``session`` is its Mcp-Session-Id."""
 
     status: int
     content_type: bytes
     body: bytes
+    session: str = ""
 
 
 class Head(NamedTuple):
@@ -23,12 +24,13 @@ class Head(NamedTuple):
     status: int
     length: int
     content_type: bytes
+    session: str
 
 
 def parse_head(head: bytes) -> Head:
     """The status line and the headers that say how the body is framed."""
     lines = head.split(b"\r\n")
-    status, length, content_type = int(lines[0].split(b" ", 2)[1]), 0, b""
+    status, length, content_type, session = int(lines[0].split(b" ", 2)[1]), 0, b"", ""
     for line in lines[1:]:
         name, _, value = line.partition(b":")
         match name.lower():
@@ -38,7 +40,9 @@ def parse_head(head: bytes) -> Head:
                 length = -1
             case b"content-type":
                 content_type = value.split(b";", 1)[0].strip().lower()
-    return Head(status, length, content_type)
+            case b"mcp-session-id":
+                session = value.strip().decode()
+    return Head(status, length, content_type, session)
 
 
 class Chunks:
@@ -137,7 +141,7 @@ class Connection(asyncio.Protocol):
         head, waiter = self._head, self._waiter
         assert head is not None
         assert waiter is not None
-        response = Response(head.status, head.content_type, bytes(self._body))
+        response = Response(head.status, head.content_type, bytes(self._body), head.session)
         self._body.clear()
         self._head = self._chunks = self._waiter = None
         if not waiter.done():
@@ -145,7 +149,7 @@ class Connection(asyncio.Protocol):
 
 
 class EventStream(asyncio.Protocol):
-    """A connection that sends one GET and hands each server-sent event to a callback."""
+    """A connection that sends one request and hands each server-sent event to a callback."""
 
     def __init__(self, on_event: Callable[[bytes, bytes], None]) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -157,17 +161,13 @@ class EventStream(asyncio.Protocol):
         self._text = b""
 
     @classmethod
-    async def open(cls, port: int, path: str, on_event: Callable[[bytes, bytes], None]) -> Self:
-        """Connect and ask for ``path``; ``on_event(event, data)`` is called for each event until ``close``."""
+    async def open(cls, port: int, request: bytes, on_event: Callable[[bytes, bytes], None]) -> Self:
+        """Connect and send ``request``; ``on_event(event, data)`` is called for each event until ``close``."""
         loop = asyncio.get_running_loop()
         _, protocol = await loop.create_connection(lambda: cls(on_event), "127.0.0.1", port)
-        return protocol.start(port, path)
-
-    def start(self, port: int, path: str) -> Self:
-        """Send the GET."""
-        assert self._transport is not None
-        self._transport.write(get(port, path, accept="text/event-stream"))
-        return self
+        assert protocol._transport is not None
+        protocol._transport.write(request)
+        return protocol
 
     def close(self) -> None:
         """Hang up."""
@@ -213,16 +213,32 @@ class EventStream(asyncio.Protocol):
             self._on_event(name, data)
 
 
-def get(port: int, path: str, *, accept: str = "application/json") -> bytes:
+def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, accept: str = "application/json") -> bytes:
     """The bytes of a GET."""
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {accept}\r\n\r\n".encode()
+    return _head("GET", port, path, {"Accept": accept, **(headers or {})})
 
 
-def post(port: int, path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+def delete(port: int, path: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a DELETE."""
+    return _head("DELETE", port, path, headers or {})
+
+
+def post(port: int, path: str, body: bytes, headers: Mapping[str, str] | None = None, *, method: str = "POST") -> bytes:
     """The bytes of a POST of JSON, with the Accept header that MCP asks for."""
-    extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Accept: application/json, text/event-stream\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    told = {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        **(headers or {}),
+        "Content-Length": str(len(body)),
+    }
+    return _head(method, port, path, told) + body
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    """The header that says who is asking; none without a token."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _head(method: str, port: int, path: str, headers: Mapping[str, str]) -> bytes:
+    told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{told}\r\n".encode()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.http import Connection, HttpError, get
+from benchmarks.http import Connection, HttpError, bearer, get
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -40,9 +40,12 @@ class Memory:
 class Server:
     """A running server: its main process, what that process started, and its embedded Postgres if it has one."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, sse_path: str, data: Path | None) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", port: int, sse_path: str, data: Path | None, token: str | None
+    ) -> None:
         self.port = port
         self.sse_path = sse_path
+        self._token = token
         self._popen = process
         self._main = psutil.Process(process.pid)
         self._data = data
@@ -80,7 +83,7 @@ class Server:
         connection = await Connection.open(self.port)
         try:
             async with asyncio.timeout(30):
-                response = await connection.request(get(self.port, path))
+                response = await connection.request(get(self.port, path, bearer(self._token)))
         finally:
             connection.close()
         with contextlib.suppress(ValueError):
@@ -136,8 +139,13 @@ async def anchor(tools: int, folder: Path) -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def portoser(tools_d: Path, data: Path, tools: int, *, deadline: float) -> AsyncIterator[Server]:
-    """Portoser over ``tools_d``, ready when it serves ``tools`` tools. ``data`` holds what it keeps over restarts."""
+async def portoser(
+    tools_d: Path, data: Path, tools: int, *, deadline: float, tokens: Path | None = None, token: str | None = None
+) -> AsyncIterator[Server]:
+    """Portoser over ``tools_d``, ready when it serves ``tools`` tools. ``data`` holds what it keeps over restarts.
+
+    With a file of ``tokens`` auth is on, and ``token`` is an admin's, which the server is watched with.
+    """
     port = free_port()
     environment = {
         "PORTOSER_TOOLS": str(tools_d),
@@ -146,6 +154,8 @@ async def portoser(tools_d: Path, data: Path, tools: int, *, deadline: float) ->
         "PORTOSER_PORT": str(port),
         "PORTOSER_SANDBOX": "off",
     }
+    if tokens is not None:
+        environment["PORTOSER_TOKENS"] = str(tokens)
 
     async def ready(server: Server) -> bool:
         if (await server.get_json("/ready"))[0] != 200:
@@ -163,6 +173,7 @@ async def portoser(tools_d: Path, data: Path, tools: int, *, deadline: float) ->
         data=data,
         ready=ready,
         deadline=deadline,
+        token=token,
     ) as server:
         yield server
 
@@ -178,6 +189,7 @@ async def _running(
     data: Path | None,
     ready: Callable[[Server], Awaitable[bool]],
     deadline: float,
+    token: str | None = None,
 ) -> AsyncIterator[Server]:
     ours = ("PORTOSER_", "DATABASE_URL", "KEYCLOAK_", "OIDC_", "OTEL_", "LOG_LEVEL", "FASTMCP_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -192,7 +204,7 @@ async def _running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(process, port, sse_path, data)
+    server = Server(process, port, sse_path, data, token)
     try:
         end = time.monotonic() + deadline
         while True:
