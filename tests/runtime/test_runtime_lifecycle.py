@@ -348,7 +348,7 @@ async def test_workers_that_nobody_uses_end_and_those_in_use_stay(tmp_path: Path
 
 def test_warm_workers_are_many_but_fit_in_a_quarter_of_the_memory() -> None:
     gib = 1024**3
-    assert warm_workers(4, 16 * gib) == 64
-    assert warm_workers(16, 16 * gib) == 128
+    assert warm_workers(4, 16 * gib) == 128
+    assert warm_workers(32, 16 * gib) == 256
     assert warm_workers(4, gib) == 21
     assert warm_workers(4, gib // 16) == 4
