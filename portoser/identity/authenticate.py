@@ -13,6 +13,7 @@ from portoser.identity.tokens import Expired, TokenFile, hash_of
 
 _LONGEST_AGENT = 200
 _MOST_GROUPS = 100
+_MOST_FIELDS = 1000
 
 
 class Unauthenticated(PortoserError):
@@ -24,6 +25,10 @@ class Unauthenticated(PortoserError):
     def __init__(self, message: str, *, reason: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class Unreadable(PortoserError):
+    """The request's query cannot be read, so that it is not known which groups it narrows itself to."""
 
 
 class Authenticator:
@@ -43,6 +48,7 @@ class Authenticator:
 
         Raises:
             Unauthenticated: there is no good credential.
+            Unreadable: the query has too many fields.
         """
         told = _Headers(scope)
         known = ANONYMOUS if self._tokens is None else self._holder(self._tokens, told.authorization)
@@ -108,7 +114,10 @@ def _narrowing(scope: Scope) -> frozenset[str] | None:
     query: bytes = scope.get("query_string", b"")
     if b"groups" not in query:
         return None
-    fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+    try:
+        fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise Unreadable(f"The query has more than {_MOST_FIELDS:,} fields: send fewer.") from None
     named = [value for key, value in fields if key == "groups"]
     if not named:
         return None

@@ -14,12 +14,16 @@ from portoser.audit.entry import Entry, Event, Outcome
 from portoser.catalog.caller import Caller, CallerKind
 from portoser.catalog.errors import PortoserError
 from portoser.identity.address import is_loopback
-from portoser.identity.authenticate import Authenticator, Unauthenticated
+from portoser.identity.attempts import FailedSignIns
+from portoser.identity.authenticate import Authenticator, Unauthenticated, Unreadable
 
 log = structlog.get_logger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What everybody may ask; probes carry no token."""
+
+_DOCUMENTS = ("/openapi.json", "/docs")
+"""Open too: they tell what the software does, and nothing of this installation; a browser sends no token for them."""
 
 _LOOPBACK_PATHS = frozenset({"/metrics"})
 _FORWARDING = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via"})
@@ -33,7 +37,8 @@ _POLICY_VIOLATION = 1008
 class IdentityMiddleware:
     """ASGI middleware: ``scope["state"]["caller"]`` of each request below it is who is asking.
 
-    ``on_failure`` is told of each failed sign-in, as an entry for the audit log; it must not block.
+    ``on_failure`` is told of failed sign-ins, as entries for the audit log; it must not block. Of a flood it is told a
+    part, and how many there were besides.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class IdentityMiddleware:
         self._app = app
         self._authenticator = authenticator
         self._on_failure = on_failure
+        self._failures = FailedSignIns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -53,14 +59,19 @@ class IdentityMiddleware:
         except Unauthenticated as error:
             if not self._is_open(scope):
                 self._record(scope, error)
-                await _refuse(scope, send, error)
+                await _refuse(scope, send, HTTPStatus.UNAUTHORIZED, str(error), error.reason)
                 return
             caller = msgspec.structs.replace(NOBODY, address=self._authenticator.address(scope))
+        except Unreadable as error:
+            await _refuse(scope, send, HTTPStatus.BAD_REQUEST, str(error), "bad_request")
+            return
         await self._app({**scope, "state": {**scope.get("state", {}), "caller": caller}}, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]
-        return path in OPEN_PATHS or (path in _LOOPBACK_PATHS and self._is_local(scope))
+        if path in OPEN_PATHS or path in _DOCUMENTS or path.startswith(f"{_DOCUMENTS[-1]}/"):
+            return True
+        return path in _LOOPBACK_PATHS and self._is_local(scope)
 
     def _is_local(self, scope: Scope) -> bool:
         """Whether a request comes from this machine itself, and not through a proxy that runs here."""
@@ -69,10 +80,16 @@ class IdentityMiddleware:
         return client is not None and is_loopback(client[0]) and not forwarded
 
     def _record(self, scope: Scope, error: Unauthenticated) -> None:
-        address = self._authenticator.address(scope)
-        log.info("identity.signin_failed", reason=error.reason, address=address, path=scope["path"][:200])
-        if self._on_failure is None or error.reason == "missing":
+        if error.reason == "missing":
             return  # who sends no credential at all has not tried to sign in: clients ask so to learn how to
+        address = self._authenticator.address(scope)
+        left_out = self._failures.left_out(address)
+        if left_out is None:
+            return
+        log.info("identity.signin_failed", reason=error.reason, address=address, path=scope["path"][:200])
+        if self._on_failure is None:
+            return
+        besides = f" {left_out:,} more failed before that, and are not recorded one by one." if left_out else ""
         self._on_failure(
             Entry(
                 id=str(uuid.uuid4()),
@@ -81,7 +98,7 @@ class IdentityMiddleware:
                 caller=msgspec.structs.replace(NOBODY, address=address),
                 outcome=Outcome.DENIED,
                 reason=error.reason,
-                error=str(error),
+                error=f"{error}{besides}",
                 path=scope["path"][:200],
             )
         )
@@ -99,29 +116,34 @@ def caller_of(scope: Scope) -> Caller:
     return caller
 
 
-async def _refuse(scope: Scope, send: Send, error: Unauthenticated) -> None:
+async def _refuse(scope: Scope, send: Send, status: HTTPStatus, detail: str, code: str) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": "unauthenticated"})
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": status.phrase})
         return
-    challenge = 'Bearer realm="portoser"'  # RFC 6750, section 3: no error code where no credential was sent
-    if error.reason != "missing":
-        code = "invalid_request" if error.reason == "malformed" else "invalid_token"
-        challenge += f', error="{code}"'
-    status = HTTPStatus.UNAUTHORIZED
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": str(error),
-        "code": error.reason,
+        "detail": detail,
+        "code": code,
+        "instance": scope["path"],
         "errors": [],
     }
     body = msgspec.json.encode(problem)
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
-        (b"www-authenticate", challenge.encode()),
         (b"cache-control", b"no-store"),
     ]
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", _challenge(code).encode()))
     await send({"type": "http.response.start", "status": status.value, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _challenge(reason: str) -> str:
+    """RFC 6750, section 3: no error code where no credential was sent."""
+    challenge = 'Bearer realm="portoser"'
+    if reason == "missing":
+        return challenge
+    return f'{challenge}, error="{"invalid_request" if reason == "malformed" else "invalid_token"}"'

@@ -55,6 +55,7 @@ class HostOriginGuard:
                 send,
                 421,
                 "Misdirected Request",
+                "misdirected_request",
                 f"This server does not answer for the host {host[:200]!r}. "
                 "Use the address it announces, or add the name to its public URL.",
             )
@@ -68,6 +69,7 @@ class HostOriginGuard:
                     send,
                     403,
                     "Forbidden Origin",
+                    "forbidden_origin",
                     f"Pages of {origin!r} may not talk to this server. Add the origin to those that it allows.",
                 )
                 return
@@ -120,11 +122,20 @@ def _origin(text: str) -> tuple[str, str, int] | None:
     return parts.scheme, _plain_host(parts.hostname), port or _DEFAULT_PORTS.get(parts.scheme, 0)
 
 
-async def _refuse(scope: Scope, send: Send, status: int, title: str, detail: str) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, title: str, code: str, detail: str) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": title})
         return
-    body = msgspec.json.encode({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    problem = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "instance": scope["path"],
+        "errors": [],
+    }
+    body = msgspec.json.encode(problem)
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -40,7 +40,7 @@ class World:
 
     def __init__(self, tokens: TokenFile | None, *, proxies: tuple[str, ...] = (), peer: str = "10.0.0.9") -> None:
         self.failures: list[Entry] = []
-        paths = ("/", "/health", "/ready", "/metrics", "/health/x")
+        paths = ("/", "/health", "/ready", "/metrics", "/health/x", "/docs", "/docs/start.js", "/openapi.json")
         app = Starlette(routes=[Route(path, whoami) for path in paths])
         self.middleware = IdentityMiddleware(app, Authenticator(tokens, proxies), on_failure=self.failures.append)
         self.transport = httpx.ASGITransport(self.middleware, client=(peer, 1234))
@@ -137,6 +137,23 @@ async def test_a_wrong_credential_is_refused_and_told_without_the_credential(
     assert "ptk_wrong" not in repr(entry)
 
 
+async def test_of_a_flood_of_wrong_credentials_a_part_is_told(token_and_file: tuple[str, TokenFile]) -> None:
+    world = World(token_and_file[1])
+    for _ in range(40):
+        assert (await world.get(headers={"Authorization": "Bearer wrong"})).status_code == 401
+    assert len(world.failures) == 10
+
+
+@pytest.mark.parametrize("query", ["groups=a&" * 2000, "groups&" * 9000, "x=1&" * 5000 + "groups=a"])
+async def test_a_query_of_too_many_fields_is_refused(token_and_file: tuple[str, TokenFile], query: str) -> None:
+    token, tokens = token_and_file
+    for world, headers in ((World(None), {}), (World(tokens), {"Authorization": f"Bearer {token}"})):
+        response = await world.get(f"/?{query}", headers=headers)
+        assert response.status_code == 400
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "1,000 fields" in response.json()["detail"]
+
+
 async def test_an_expired_token_is_told_that_it_is(token_and_file: tuple[str, TokenFile], tmp_path: Path) -> None:
     expired = (tmp_path / "expired").read_text(encoding="utf-8")
     response = await World(token_and_file[1]).get(headers={"Authorization": f"Bearer {expired}"})
@@ -156,6 +173,14 @@ async def test_probes_are_open_and_have_no_rights(token_and_file: tuple[str, Tok
         assert response.status_code == 200
         assert (response.json()["subject"], response.json()["kind"]) == ("nobody", CallerKind.TOKEN)
     for path in ("/health/x", "/health/", "/metrics", "//health"):
+        assert (await world.get(path)).status_code == 401
+
+
+async def test_what_tells_of_rest_is_open_as_a_browser_sends_no_token(token_and_file: tuple[str, TokenFile]) -> None:
+    world = World(token_and_file[1])
+    for path in ("/docs", "/docs/start.js", "/openapi.json"):
+        assert (await world.get(path)).json()["subject"] == "nobody"
+    for path in ("/docsx", "/openapi.json/x"):
         assert (await world.get(path)).status_code == 401
 
 
