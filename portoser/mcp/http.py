@@ -8,13 +8,14 @@ from typing import Any, Final
 import anyio
 from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE, TransportSecuritySettings
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portoser.catalog.caller import Caller
 from portoser.identity.middleware import caller_of
+from portoser.mcp.bodies import BoundedBodies
 from portoser.mcp.callers import acting_as, bind_session_owner
 from portoser.mcp.credentials import OpenStreams
 from portoser.mcp.sse import EXPIRY_GRACE_SECONDS
@@ -67,15 +68,14 @@ class StreamableHttp:
             return
         caller = caller_of(scope)
         bind_session_owner(scope, caller)
+        app = BoundedBodies(manager.handle_request, DEFAULT_MAX_REQUEST_BODY_SIZE)
         with acting_as(caller):
             if _stands_open(scope):
-                await self._bounded(manager, caller, scope, receive, send)
+                await self._bounded(app, caller, scope, receive, send)
             else:
-                await manager.handle_request(scope, receive, send)
+                await app(scope, receive, send)
 
-    async def _bounded(
-        self, manager: StreamableHTTPSessionManager, caller: Caller, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _bounded(self, app: ASGIApp, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         started = finished = False
 
         async def watched(message: Message) -> None:
@@ -91,7 +91,7 @@ class StreamableHttp:
             self._streams.add(stream)
         try:
             with stream, self._open_streams.ending(scope, caller, stream.cancel):
-                await manager.handle_request(scope, receive, watched)
+                await app(scope, receive, watched)
         finally:
             self._streams.discard(stream)
         if stream.cancelled_caught and started and not finished:

@@ -9,6 +9,7 @@ order when the server stops.
 
 import secrets
 import time
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
@@ -20,7 +21,7 @@ from mcp.server.lowlevel.server import Server
 from mcp.server.runner import serve_loop
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE, RequestBodyLimitMiddleware
 from mcp.shared.message import ServerMessageMetadata, SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -28,6 +29,7 @@ from starlette.types import Receive, Scope, Send
 
 from portoser.catalog.caller import Caller
 from portoser.identity.middleware import caller_of
+from portoser.mcp.bodies import too_much
 from portoser.mcp.callers import acting_as, same_principal
 from portoser.mcp.credentials import OpenStreams
 from portoser.mcp.streams import Inbox, Outbox, endpoint_event
@@ -169,8 +171,13 @@ class SseSessions:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             await PlainTextResponse("A message is application/json.", 415)(scope, receive, send)
             return
+        body = await request.body()
+        refusal = too_much(body)
+        if refusal is not None:
+            await self._refuse(session, refusal, scope, receive, send)
+            return
         try:
-            message = jsonrpc_message_adapter.validate_json(await request.body(), by_name=False)
+            message = jsonrpc_message_adapter.validate_json(body, by_name=False)
         except ValidationError:
             await PlainTextResponse("The body is not a JSON-RPC message.", 400)(scope, receive, send)
             return
@@ -182,6 +189,14 @@ class SseSessions:
             except (anyio.ClosedResourceError, anyio.BrokenResourceError):
                 await PlainTextResponse("The session has ended; open the stream again.", 404)(scope, receive, send)
                 return
+        await PlainTextResponse("Accepted", 202)(scope, receive, send)
+
+    async def _refuse(
+        self, session: _Session, refusal: JSONRPCError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer where clients wait for answers: on the stream."""
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+            await session.outbox.send(SessionMessage(refusal))
         await PlainTextResponse("Accepted", 202)(scope, receive, send)
 
 

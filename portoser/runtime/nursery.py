@@ -51,6 +51,8 @@ class Nursery:
     def __init__(self, kind: Literal["call", "describe"]) -> None:
         self.kind = kind
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun: socket.socket | None = None
+        """The control socket of a zygote that is on its way, until `start` listens to it."""
         self._control: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
         self._starting = asyncio.Lock()
@@ -74,8 +76,28 @@ class Nursery:
         """How many workers have not ended yet."""
         return len(self._workers)
 
+    def begin(self) -> None:
+        """Start the zygote without waiting for it, before there is an event loop; `start` must follow.
+
+        Raises:
+            Unavailable: where no process can be started.
+        """
+        if self._closed:
+            raise Unavailable("Tools cannot be run: the server is stopping.")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            # On this thread: the zygote dies with the thread that has started it.
+            self._process = _popen(self.kind, theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._begun = ours
+
     async def start(self) -> None:
-        """Start the zygote, where none runs.
+        """Start the zygote, where none runs, and wait until it can fork.
 
         Raises:
             Unavailable: where it does not come up.
@@ -85,17 +107,12 @@ class Nursery:
                 await self._start()
 
     async def _start(self) -> None:
-        if self._closed:
-            raise Unavailable("Tools cannot be run: the server is stopping.")
+        if self._begun is None:
+            self.begin()
+        self._control, self._begun = self._begun, None
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # On this thread: the zygote dies with the thread that has started it.
-            self._process = _popen(self.kind, theirs.fileno())
-        ours.setblocking(False)
-        self._control = ours
         self._ready = loop.create_future()
-        loop.add_reader(ours, self._on_control)
+        loop.add_reader(self._control, self._on_control)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 await self._ready
@@ -104,7 +121,7 @@ class Nursery:
             raise Unavailable(
                 f"The process that starts workers did not come up: {str(error) or 'it took too long'}.", retry_after=5
             ) from None
-        log.debug("zygote_ready", kind=self.kind, pid=self._process.pid)
+        log.debug("zygote_ready", kind=self.kind, pid=self.pid)
 
     async def spawn(self, warm: bool = False) -> WorkerProcess:
         """A new worker; its process may still be on its way when this returns, and frames can be sent to it.
@@ -208,6 +225,18 @@ class Nursery:
         for worker in list(self._workers.values()):
             worker.exited(None)
 
+    async def retire(self) -> None:
+        """End a zygote that has no workers, so that its memory comes back; the next `spawn` starts another."""
+        async with self._starting:
+            control, process = self._control, self._process
+            if control is None or process is None or self._workers:
+                return
+            self._control = None
+            asyncio.get_running_loop().remove_reader(control)
+            control.close()  # it takes this as its end
+            await _wait_for(process)
+            log.debug("zygote_retired", kind=self.kind, pid=process.pid)
+
     async def aclose(self) -> None:
         """End the zygote and all its workers; return when none of them runs any more."""
         self._closed = True
@@ -220,13 +249,20 @@ class Nursery:
                     await asyncio.gather(*gone)
         self._lost()
         if self._process is not None:
-            if self._ready is not None and (self._ready.cancelled() or self._ready.exception() is not None):
-                self._process.kill()  # it would finish its imports first
-            try:
-                await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
+            if self._begun is not None:  # begun, and never listened to
+                self._begun.close()
                 self._process.kill()
-                await asyncio.to_thread(self._process.wait)
+            elif self._ready is not None and (self._ready.cancelled() or self._ready.exception() is not None):
+                self._process.kill()  # it would finish its imports first
+            await _wait_for(self._process)
+
+
+async def _wait_for(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        await asyncio.to_thread(process.wait, _STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.wait)
 
 
 def _popen(kind: str, control: int) -> "subprocess.Popen[bytes]":

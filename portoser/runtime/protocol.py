@@ -12,10 +12,15 @@ import msgspec
 
 from portoser.catalog.errors import PortoserError
 from portoser.catalog.revision import JsonSchema, SourceFile
+from portoser.catalog.volume import msgpack_values
 
 HEADER = struct.Struct("<IB")
 MESSAGE_CAP = 1024 * 1024
 """The most bytes that a frame other than a result may have, from a worker."""
+MESSAGE_VALUES = 10_000
+"""The most values that such a frame may hold."""
+MOST_BLOCKS = 1000
+"""The most blocks that the content of a result may have."""
 ENVELOPE = 256 * 1024
 """What a result frame may have beside content and structured content: message, traceback, and the like."""
 WORKER_FAILED = 70
@@ -212,6 +217,8 @@ def decode_from_worker(kind: int, body: bytes) -> Frame:
     decoder = FROM_WORKER.get(kind)
     if decoder is None:
         raise ProtocolViolation(f"there is no frame of type {kind}")
+    if kind not in LARGE_FRAMES and msgpack_values(body, MESSAGE_VALUES) > MESSAGE_VALUES:
+        raise ProtocolViolation(f"a frame of type {kind} holds more than {MESSAGE_VALUES} values")
     try:
         frame: Frame = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
@@ -262,6 +269,8 @@ def decode_content(raw: msgspec.Raw) -> list[dict[str, Any]]:
     """
     try:
         blocks = _content.decode(raw)
+        if len(blocks) > MOST_BLOCKS:
+            raise ProtocolViolation(f"the content of a result has {len(blocks)} blocks; it may have {MOST_BLOCKS}")
         for block in blocks:
             if len(block) != 2 or block.get("type") != "text" or type(block.get("text")) is not str:
                 _checked_content.decode(raw)

@@ -16,6 +16,7 @@ from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
 from portoser.runtime import protocol
 from portoser.runtime.nursery import Nursery
+from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
 from portoser.runtime.pool import Key, Pool
 from portoser.runtime.process import WorkerEnded, WorkerProcess
 from portoser.runtime.protocol import (
@@ -89,6 +90,7 @@ class Runtime:
         self._output = output
         self._disk = disk
         self._open_files = open_files
+        self._longest_rest = longest_rest
         self._scratch = Scratch(scratch)
         self._callers = Nursery("call")
         self._describers = Nursery("describe")
@@ -114,30 +116,61 @@ class Runtime:
         )
         self._keepers: list[asyncio.Task[None]] = []
         self._busy: set[WorkerProcess] = set()
+        self._described_at = 0.0
+        self._has_begun = False
         self._stopping = False
 
+    def begin(self, *, describing: bool = False) -> None:
+        """Start the zygote that calls are run from without waiting for it, before there is an event loop.
+
+        ``describing`` says that there is new code to be described: the zygote for that is started, too.
+
+        Raises:
+            PortoserError: where ``sandbox`` is strict: this build has no isolation layers.
+            Unavailable: where no process can be started.
+        """
+        if self._sandbox != "off":
+            raise PortoserError(NO_ISOLATION)
+        log.warning("tools_run_without_isolation", sandbox="off")
+        self._has_begun = True
+        self._scratch.open()
+        self._callers.begin()
+        if describing:
+            self._describers.begin()
+
     async def start(self) -> None:
-        """Start the zygote that calls are run from.
+        """Start the zygote that calls are run from, and wait until it can.
 
         Raises:
             PortoserError: where ``sandbox`` is strict: this build has no isolation layers.
             Unavailable: where the zygote does not come up.
         """
-        if self._sandbox != "off":
-            raise PortoserError(NO_ISOLATION)
-        log.warning("tools_run_without_isolation", sandbox="off")
-        self._scratch.open()
+        if not self._has_begun:
+            self.begin()
         await self._callers.start()
         self._keepers = [
             asyncio.create_task(self._pool.keep_spares(), name="runtime-spares"),
             asyncio.create_task(self._pool.retire_unused(), name="runtime-retire"),
+            asyncio.create_task(self._retire_describers(), name="runtime-describers"),
         ]
+
+    async def _retire_describers(self) -> None:
+        """End the zygote that declarations are described from, when none was for long: it weighs as much as a server.
+
+        The next one waits for a new zygote.
+        """
+        while True:
+            await asyncio.sleep(self._longest_rest / 10)
+            rested = time.monotonic() - self._described_at > self._longest_rest
+            if rested and self._describers.alive and not self._describe_pool.busy:
+                await self._describers.retire()
 
     async def warm_up(self) -> None:
         """Start the zygote that declarations are described from, so that the first description need not wait for it.
 
         Where it does not come up, the first description tries again, and says why it cannot be had.
         """
+        self._described_at = time.monotonic()
         try:
             await self._describers.start()
         except Unavailable as error:
@@ -205,6 +238,7 @@ class Runtime:
             finally:
                 pool.give_back(worker, None)
         finally:
+            self._described_at = time.monotonic()
             pool.leave(began)
         if not isinstance(answer, Described):
             raise CodeError(
@@ -270,13 +304,14 @@ class Runtime:
                     self._set_up(worker, program.limits)
                     worker.send(load)
                 result = await worker.run(running, frame, powers)
-            execution = _execution(result, running, began)
+                await check_volume(result)
+            execution = execution_of(result, running, began)
             keep = reuse and not result.retire
         except WorkerEnded as ended:
-            execution = _ended(ended, running, began)
+            execution = execution_that_ended(ended, running, began)
         except ProtocolViolation as error:
             message = f"The tool's worker broke the protocol: {error}."
-            execution = _ended(WorkerEnded("protocol_error", message), running, began)
+            execution = execution_that_ended(WorkerEnded("protocol_error", message), running, began)
         finally:
             self._pool.give_back(worker, key if keep else None)
         return execution
@@ -307,7 +342,7 @@ def warm_workers(workers: int, memory: int) -> int:
     A tool in use that has no warm worker costs a fork and an import for each call, fifty times what a warm one
     costs: so many, but no more than a quarter of the memory holds.
     """
-    return max(workers, min(max(64, 8 * workers), memory // 4 // _WARM_MEMORY))
+    return max(workers, min(max(128, 8 * workers), memory // 4 // _WARM_MEMORY))
 
 
 def memory_of_machine() -> int:
@@ -319,23 +354,6 @@ def memory_of_machine() -> int:
         return total
     return min(total, int(limit)) if limit.isdecimal() else total
 
-
-_OUTCOMES: dict[str, Literal["timeout", "cancelled"]] = {"timeout": "timeout", "cancelled": "cancelled"}
-
-_WORKERS_WORDS = frozenset(
-    (
-        "disk_limit",
-        "exception",
-        "exited",
-        "invalid_arguments",
-        "load_error",
-        "memory_limit",
-        "not_serializable",
-        "result_too_large",
-        "tool_error",
-    )
-)
-"""The reasons that a worker may give; the others are the server's to find."""
 
 _LAYERS = {
     "processes": "on: tool code runs in worker processes, never in the server",
@@ -355,42 +373,6 @@ async def _load(program: Program, files: FilesLoader) -> bytearray:
 
 def _view(caller: Caller) -> CallerView:
     return CallerView(caller.subject, caller.name, sorted(caller.groups))
-
-
-def _execution(result: protocol.Result, running: Running, began: float) -> Execution:
-    if result.reason is not None:
-        if result.reason not in _WORKERS_WORDS:
-            raise ProtocolViolation(f"{result.reason!r} is not a reason that a worker may give")
-        return Execution(
-            outcome="error",
-            reason=result.reason,
-            message=result.message or result.reason,
-            traceback=result.traceback,
-            logs=running.output(),
-            duration=time.perf_counter() - began,
-        )
-    sizes = memoryview(result.content).nbytes, memoryview(result.structured).nbytes
-    largest = max(sizes)
-    if largest > running.limits.result:
-        raise ProtocolViolation(f"a result of {largest} bytes is larger than it may be")
-    return Execution(
-        outcome="ok",
-        content=protocol.decode_content(result.content),
-        structured=protocol.decode_structured(result.structured),
-        logs=running.output(),
-        duration=time.perf_counter() - began,
-        size=sum(sizes),
-    )
-
-
-def _ended(ended: WorkerEnded, running: Running, began: float) -> Execution:
-    return Execution(
-        outcome=_OUTCOMES.get(ended.reason, "error"),
-        reason=ended.reason,
-        message=ended.message,
-        logs=running.output(),
-        duration=time.perf_counter() - began,
-    )
 
 
 def _printed(running: Running) -> str:

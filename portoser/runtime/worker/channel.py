@@ -5,10 +5,13 @@ import threading
 from typing import Any
 
 from portoser import tool
+from portoser.catalog.volume import msgpack_values
 from portoser.runtime import protocol
 from portoser.runtime.protocol import HEADER, LEVELS, CallFrame, Frame, Log, Progress, Rpc, RpcResult
 
 _READ = 64 * 1024
+_LONGEST_LOG = 100_000
+"""How many characters are left of a log message that is too long to be sent."""
 
 
 class Closed(Exception):
@@ -50,8 +53,14 @@ class Channel:
         return read
 
     def send(self, frame: Frame) -> None:
-        """Send a frame, whole."""
+        """Send a frame, whole.
+
+        Raises:
+            TypeError, ValueError, OverflowError, RecursionError: it cannot be sent; nothing was.
+        """
         encoded = protocol.encode(frame)
+        if frame.TYPE not in protocol.LARGE_FRAMES:
+            _check(encoded)
         with self._sending:
             self._sock.sendall(encoded)
 
@@ -79,7 +88,8 @@ class RunningCall:
         try:
             self._channel.send(Log(self._id, self._nonce, level, message, data))
         except (TypeError, ValueError, OverflowError, RecursionError):
-            self._channel.send(Log(self._id, self._nonce, level, message, {"data": _printed(data)}))
+            shown = {"data": _printed(data)} if data is not None else None
+            self._channel.send(Log(self._id, self._nonce, level, message[:_LONGEST_LOG], shown))
 
     def progress(self, done: float, total: float | None, message: str | None) -> None:
         """Report progress."""
@@ -88,18 +98,31 @@ class RunningCall:
     def ask(self, power: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask a power and wait for the answer; threads of the tool take turns."""
         with self._channel.asking:
-            self._asked += 1
-            frame = Rpc(self._id, self._nonce, self._asked, power, method, list(args), kwargs)
+            frame = Rpc(self._id, self._nonce, self._asked + 1, power, method, list(args), kwargs)
             try:
                 self._channel.send(frame)
             except (TypeError, ValueError, OverflowError, RecursionError) as error:
                 raise tool.PowerError(f"{power}.{method}() cannot be sent these arguments: {error}") from None
+            self._asked += 1
             answer = self._channel.receive()
         if not isinstance(answer, RpcResult):
             raise Closed
         if answer.error is not None:
             raise tool.PowerError(answer.error)
         return answer.value
+
+
+def _check(encoded: bytearray) -> None:
+    """Refuse here what the server would end the worker for.
+
+    Raises:
+        ValueError: for more than a frame may hold.
+    """
+    size = len(encoded) - HEADER.size
+    if size > protocol.MESSAGE_CAP:
+        raise ValueError(f"{size:,} bytes, where {protocol.MESSAGE_CAP:,} can be sent")
+    if msgpack_values(bytes(encoded[HEADER.size :]), protocol.MESSAGE_VALUES) > protocol.MESSAGE_VALUES:
+        raise ValueError(f"more than the {protocol.MESSAGE_VALUES:,} values that can be sent")
 
 
 def _printed(value: object) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from portoser import tool
+from portoser.catalog.volume import MOST_VALUES, msgpack_values
 from portoser.runtime import confine
 from portoser.runtime.protocol import (
+    MOST_BLOCKS,
     NIL,
     WORKER_FAILED,
     CallFrame,
@@ -27,6 +29,8 @@ from portoser.runtime.worker.failures import Failure, failure_of, summary
 from portoser.runtime.worker.loader import EntrypointError, Library
 
 CHANNEL_FD = 3
+_ALL = 1 << 62
+"""More values than there can be."""
 
 
 def main() -> None:
@@ -129,6 +133,16 @@ class Program:
         if size > self._cap:
             message = (
                 f"The result has {_size(size)}; the limit is {_size(self._cap)}. Return less, or raise limits.result."
+            )
+            return _failed(frame, Failure(reason="result_too_large", message=message))
+        if len(content) > MOST_BLOCKS:
+            message = f"The result has {len(content):,} content blocks; the limit is {MOST_BLOCKS:,}. Return fewer."
+            return _failed(frame, Failure(reason="result_too_large", message=message))
+        if msgpack_values(packed[0]) + msgpack_values(packed[1]) > MOST_VALUES:
+            values = msgpack_values(packed[0], _ALL) + msgpack_values(packed[1], _ALL)
+            message = (
+                f"The result holds {values:,} values, where keys count, and each list and object counts twice; the "
+                f"limit is {MOST_VALUES:,}. Return less, or in pages, or as one text."
             )
             return _failed(frame, Failure(reason="result_too_large", message=message))
         raw = msgspec.Raw(packed[0]), msgspec.Raw(packed[1])
