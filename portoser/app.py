@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -246,6 +247,8 @@ async def _tell(settings: Settings, built: Built, url: str) -> None:
 
 async def _warm_up(services: Services) -> None:
     await services.reconciler.first_run()
+    # What was imported and built until now stays: looking through all of it again stops the event loop for long.
+    gc.freeze()
     await asyncio.sleep(WARM_UP_SECONDS)
     await services.runtime.warm_up()
 
