@@ -75,6 +75,9 @@ class Ledger:
         self._caller = caller
         self._row: SourceRow | None = None
         self._told: _Told | None = None
+        self._begun = str(uuid.UUID(int=0))
+        self._is_tidy = False
+        """Whether no run of a leader before this one is without its end."""
 
     async def take_up(self) -> SourceRow | None:
         """How the source stood when that was last stored, perhaps by another replica; None where it never was.
@@ -85,6 +88,61 @@ class Ledger:
         async with self._shop.database.acquire() as connection:
             self._row = await sources.named(connection, self._shop.source.name)
         return self._row
+
+    async def begin(self, run: Run, start: Start) -> None:
+        """Write down that a run has begun, so that its end is known too where the server does not live to tell it."""
+        scan = run.scan
+        self._begun = start.run_id
+        row = RunRow(
+            id=start.run_id,
+            source=self._shop.source.name,
+            cause=start.cause,
+            started_at=start.at,
+            commit=scan.commit if scan is not None else None,
+            author=scan.author if scan is not None else None,
+        )
+        try:
+            async with self._shop.database.acquire() as connection:
+                await sync_runs.begin(connection, row)
+        except (PortoserError, asyncpg.PostgresError) as error:  # the run itself will find that out, and tell it
+            log.debug("sync.begin_unrecorded", source=row.source, error=str(error))
+
+    async def drop(self) -> None:
+        """Forget the run that began last, which another one takes the place of before it did anything."""
+        try:
+            async with self._shop.database.acquire() as connection:
+                await sync_runs.drop(connection, self._begun)
+        except (PortoserError, asyncpg.PostgresError) as error:
+            self._is_tidy = False
+            log.debug("sync.drop_unrecorded", source=self._shop.source.name, error=str(error))
+
+    def stand_by(self) -> None:
+        """Another replica leads, whose end may have to be told."""
+        self._is_tidy = False
+
+    async def tidy(self) -> None:
+        """Tell the end of the runs that a leader before this one did not live to tell. Only the leader may call it.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        if self._is_tidy:
+            return
+        source = self._shop.source.name
+        async with self._shop.database.acquire() as connection:
+            left = await sync_runs.unfinished(connection, source)
+        ended = [_interrupted(row) for row in left]
+
+        async def also(connection: Connection, _: int) -> None:
+            for row in ended:
+                await sync_runs.put(connection, row)
+            told = [_entry_of_interrupted(row, caller=self._caller, owner=self._shop.owner) for row in ended]
+            await append_registry(connection, told)
+
+        if ended:
+            await self._shop.writer.apply([], caller=self._caller, also=also)
+            log.warning("sync.interrupted", source=source, runs=len(ended))
+        self._is_tidy = True
 
     def of_applied(self, run: Run, start: Start, plan: Plan) -> Also:
         """What belongs into the transaction that applies a plan: the run, and its line of the audit log."""
@@ -107,20 +165,24 @@ class Ledger:
             _log_run(run, done)
         is_kept = is_news and (old is not None or done.outcome is not RunOutcome.UNCHANGED)
         row = source_row(status, applied_tree=self._tree_of(run, done))
-        if row == self._row and not is_kept:
+        if row == self._row and not is_kept and run.begun is None:
             return
 
         async def also(connection: Connection, _: int) -> None:
             if is_kept:
                 await sync_runs.put(connection, run_row(done, run.plan))
+            elif run.begun is not None:
+                await sync_runs.drop(connection, done.id)
             if is_kept and done.outcome is not RunOutcome.APPLIED:  # that was told by the transaction that applied it
                 await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])
-            await sources.put(connection, row)
+            if row != self._row:
+                await sources.put(connection, row)
 
         try:
             await self._shop.writer.apply([], caller=self._caller, also=also)
             self._row = row
         except (PortoserError, asyncpg.PostgresError) as error:
+            self._is_tidy = False
             log.warning("sync.unrecorded", source=done.source, error=str(error))
 
     def _tree_of(self, run: Run, done: SyncRun) -> str | None:
@@ -162,6 +224,30 @@ def entry_of(done: SyncRun, *, caller: Caller, owner: str) -> Entry:
         result={"outcome": done.outcome.value, "generation": done.generation, "summary": done.summary},
         reason="held" if done.outcome is RunOutcome.HELD else None,
         error=done.error,
+    )
+
+
+_INTERRUPTED = "The server ended before the run did. Nothing of it was applied; the next run begins anew."
+
+
+def _interrupted(row: RunRow) -> RunRow:
+    return msgspec.structs.replace(
+        row, outcome=RunOutcome.INTERRUPTED.value, finished_at=datetime.now(UTC), error=_INTERRUPTED
+    )
+
+
+def _entry_of_interrupted(row: RunRow, *, caller: Caller, owner: str) -> Entry:
+    return Entry(
+        id=str(uuid.uuid4()),
+        at=datetime.now(UTC),
+        event=Event.SYNC_RUN,
+        caller=caller,
+        outcome=Outcome.INTERRUPTED,
+        commit=row.commit,
+        owner=owner,
+        arguments={"run": row.id, "cause": row.cause, "plan": None},
+        result={"outcome": row.outcome, "generation": None, "summary": {}},
+        error=row.error,
     )
 
 

@@ -30,6 +30,7 @@ READER_FORM = 2
 
 _MANIFESTS = (".yaml", ".yml")
 _GROUP_FILES = ("group.yaml", "group.yml")
+_POLICY_FILES = ("policy.yaml", "policy.yml")
 _SHOWN_PLACES = 3
 
 
@@ -39,7 +40,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     ``tools`` are whole and sorted by name. ``invalid`` are the tools whose names are known but that cannot be
     taken. One of ``broken_paths`` may declare more than could be read: what is registered from it, or below it, stays.
     ``broken_groups`` are names of groups whose declaration is wrong. ``policy`` is None where none is declared, and
-    also where ``policy_is_unknown``: it is wrong, or may stand in a file that could not be read.
+    also where ``policy_is_unknown``: it is wrong, or may stand in a file that could not be read. ``wrong_policies``
+    are the paths of those that are wrong, or one too many.
     """
 
     tools: tuple[DeclaredTool, ...] = ()
@@ -47,6 +49,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy | None = None
     policy_path: str | None = None
     policy_is_unknown: bool = False
+    wrong_policies: tuple[str, ...] = ()
     invalid: Mapping[str, tuple[Problem, ...]] = {}
     broken_paths: Mapping[str, Problem] = {}
     broken_groups: frozenset[str] = frozenset()
@@ -222,6 +225,7 @@ class Reader:
             groups=declared_groups,
             policy=policy.policy if policy is not None else None,
             policy_path=policy.path if policy is not None else None,
+            wrong_policies=self._wrong_policies(policies, policy, broken),
             policy_is_unknown=(policy is None or policy.policy is None) and bool(policies or broken),
             invalid=invalid,
             broken_paths=broken,
@@ -239,6 +243,14 @@ class Reader:
             )
             return None
         return _only(documents, "policy", problems)
+
+    def _wrong_policies(
+        self, documents: list[PolicyDocument], policy: PolicyDocument | None, broken: Mapping[str, Problem]
+    ) -> tuple[str, ...]:
+        if not self._is_authority or (policy is not None and policy.policy is not None):
+            return ()
+        named = (path for path in broken if PurePosixPath(path).name in _POLICY_FILES)
+        return tuple(sorted({*(document.path for document in documents), *named}))
 
 
 def _folder_group(manifest: ManifestFile) -> str | Problem | None:

@@ -5,8 +5,7 @@ that stands in a file which could not be read, is marked and never deleted.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterable
 
 import msgspec
 
@@ -16,7 +15,7 @@ from portoser.catalog.group import Group
 from portoser.catalog.policy import Policy
 from portoser.catalog.tool import REST, DesiredTool, RegisteredTool, ToolStatus
 from sync.impact import access_impact, effective_permissions, schema_impact
-from sync.planned import Desired, Op, Plan, PlannedChange, Registered, WantedTool
+from sync.planned import Desired, Op, Plan, PlannedChange, Registered, WantedTool, hidden_by
 
 __all__ = ["Desired", "Op", "Plan", "PlannedChange", "Registered", "WantedTool", "hidden_by", "make_plan", "told"]
 
@@ -42,14 +41,6 @@ def make_plan(desired: Desired, registered: Registered) -> Plan:
     )
 
 
-def hidden_by(path: str | None, broken_paths: Mapping[str, Problem]) -> Problem | None:
-    """Why a path may declare more than could be read (it, or a folder above it), or None where it is known whole."""
-    if path is None or not broken_paths:
-        return None
-    above = (path, *(str(folder) for folder in PurePosixPath(path).parents))
-    return next((broken_paths[place] for place in above if place in broken_paths), None)
-
-
 class _Planner:
     def __init__(self, desired: Desired, registered: Registered) -> None:
         self._desired = desired
@@ -64,14 +55,14 @@ class _Planner:
 
     def plan_tools(self) -> None:
         declared: set[str] = {*self._desired.invalid, *self._desired.waiting}
-        self.unchanged += len(self._desired.waiting)
+        self.unchanged += len(self._desired.waiting & self._registered.tools.keys())
         for wanted in self._desired.tools:
             declared.add(wanted.desired.name)
             self._plan_tool(wanted)
         for name, problems in self._desired.invalid.items():
             tool = self._registered.tools.get(name)
             if tool is not None and tool.owner == self._owner:
-                self._mark(tool, ToolStatus.INVALID, Op.INVALID, told(problems))
+                self._mark(tool, ToolStatus.INVALID, Op.INVALID, self._told(problems))
         for name, tool in self._registered.tools.items():
             if tool.owner == self._owner and name not in declared:
                 self._plan_gone(tool)
@@ -119,7 +110,7 @@ class _Planner:
         )
         self.errors.append(problem)
         if tool is not None and tool.owner == self._owner:
-            self._mark(tool, ToolStatus.INVALID, Op.INVALID, told((problem,)))
+            self._mark(tool, ToolStatus.INVALID, Op.INVALID, self._told((problem,)))
         return True
 
     def _plan_taken(self, wanted: WantedTool, tool: RegisteredTool) -> None:
@@ -155,7 +146,7 @@ class _Planner:
     def _plan_gone(self, tool: RegisteredTool) -> None:
         hidden = hidden_by(tool.provenance.path, self._desired.broken_paths)
         if hidden is not None:
-            self._mark(tool, ToolStatus.INVALID, Op.INVALID, told((hidden,)))
+            self._mark(tool, ToolStatus.INVALID, Op.INVALID, self._told((hidden,)))
             return
         self.changes.append(
             PlannedChange(
@@ -219,6 +210,11 @@ class _Planner:
                 changes=(MarkTool(name=tool.name, owner=tool.owner, status=status, problem=message),),
             )
         )
+
+    def _told(self, problems: tuple[Problem, ...]) -> str:
+        """Problems as the text that a marked tool carries, with the commit that they are in."""
+        commit = self._desired.commits.get(problems[0].path) if problems else None
+        return told(problems, commit)
 
     def _before(self, tool: RegisteredTool | None) -> tuple[str, ...]:
         if tool is None:
@@ -380,9 +376,13 @@ def _settled(desired: DesiredTool, tool: RegisteredTool, fields: tuple[str, ...]
     return msgspec.structs.replace(desired, provenance=provenance)
 
 
-def told(problems: Iterable[Problem]) -> str:
-    """Problems as the text that a marked tool carries."""
-    return "\n".join(str(problem) for problem in problems)[:4000]
+def told(problems: Iterable[Problem], commit: str | None = None) -> str:
+    """Problems as the text that a marked tool carries; ``commit`` is the one that they are in."""
+    text = "\n".join(str(problem) for problem in problems)[:4000]
+    if commit is None:
+        return text
+    sha, dirty, _ = commit.partition("+dirty")
+    return f"{text}\nIn commit {sha[:12]}{', with changes that are not committed' if dirty else ''}."
 
 
 _KINDS = {"group": 0, "policy": 1, "tool": 2}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -44,6 +45,14 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     advice: str
 
 
+def hidden_by(path: str | None, broken_paths: Mapping[str, Problem]) -> Problem | None:
+    """Why a path may declare more than could be read (it, or a folder above it), or None where it is known whole."""
+    if path is None or not broken_paths:
+        return None
+    above = (path, *(str(folder) for folder in PurePosixPath(path).parents))
+    return next((broken_paths[place] for place in above if place in broken_paths), None)
+
+
 class WantedTool(msgspec.Struct, frozen=True, kw_only=True):
     """An admitted tool of the source, with what only the plan needs to know."""
 
@@ -65,6 +74,10 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy | None = None
     policy_path: str | None = None
     policy_is_unknown: bool = False
+    wrong_policies: tuple[str, ...] = ()
+    """Where a policy is declared that is wrong, or not the only one."""
+    commits: Mapping[str, str] = {}
+    """The commits of the files in which something is wrong, by path."""
     waiting: frozenset[str] = frozenset()
     """The tools that are declared and go on as they are registered for now; see `sync.settling`."""
 
@@ -79,6 +92,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
     groups: Mapping[str, RegisteredGroup] = {}
     policy: Policy = Policy()
     policy_owner: str | None = None
+    policy_path: str | None = None
     tombstones: frozenset[str] = frozenset()
 
 

@@ -18,6 +18,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from portoser import faults
 from portoser.admission import Admission
 from portoser.catalog.caller import system_caller
 from portoser.catalog.errors import Conflict, PortoserError, Unavailable
@@ -32,7 +33,7 @@ from sync.ledger import SHOWN_PROBLEMS, Ledger, Start, remembered
 from sync.planned import Plan
 from sync.sources.base import Scan, Source, SourceUnreadable
 from sync.status import ENDED_WELL, Conditions, Phase, RunOutcome, SourceStatus, SyncRun, phase_after
-from sync.steps import FROM_PLAN, UP_TO_ADMISSION, Run, Settled, Workshop, applied_tree, conclude, follow, take
+from sync.steps import FROM_PLAN, LOOK, UP_TO_ADMISSION, Run, Settled, Workshop, applied_tree, conclude, follow, take
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Reconciler:
         self._running = asyncio.Lock()
         self._current: Run | None = None
         self._first = asyncio.Event()
+        self._compared = asyncio.Event()
         self._is_up = False
         self._failed: Scan | None = None
         """What the last run failed at, None where it could not be read."""
@@ -99,6 +101,10 @@ class Reconciler:
     async def first_run(self) -> None:
         """Wait until `has_run`."""
         await self._first.wait()
+
+    async def compared(self) -> None:
+        """Wait until the first run is over, which compares in full also what `first_run` did not wait for."""
+        await self._compared.wait()
 
     async def sync_now(self, cause: str = "manual", *, approve: str | None = None) -> SyncRun:
         """Compare everything now, whatever was told of changes; returns when that is done.
@@ -128,7 +134,7 @@ class Reconciler:
         """
         async with self._running:
             run = Run(self._shop, Conditions(()), is_thorough=True)
-            await take(run, (*UP_TO_ADMISSION, FROM_PLAN[0]))
+            await take(run, (*LOOK, *UP_TO_ADMISSION, FROM_PLAN[0]))
         if run.plan is None:
             raise RuntimeError("A thorough run always has a plan.")
         return run.plan
@@ -233,7 +239,10 @@ class Reconciler:
                 if await self._is_outdated():
                     run.cancel()
                     await asyncio.gather(run, return_exceptions=True)
-                    return None if run.cancelled() else run.result()
+                    if not run.cancelled():
+                        return run.result()
+                    await self._ledger.drop()  # the newer one tells of itself
+                    return None
                 await asyncio.wait({run}, timeout=0.25)  # before the trigger is looked at again
             return await run
         finally:
@@ -264,24 +273,40 @@ class Reconciler:
             try:
                 if not await self._leadership.take():
                     outcome = RunOutcome.STANDBY
+                    self._ledger.stand_by()
                 else:
+                    faults.point("sync.triggered")
+                    await self._ledger.tidy()
                     outcome = await self._reconcile(run, start)
             except (PortoserError, asyncpg.PostgresError, OSError) as failed:
                 outcome, error = RunOutcome.FAILED, failed
             except Exception as failed:  # a fault of ours: told, recorded and tried again, never the end of the loop
                 log.exception("sync.broke", source=self._source.name, step=run.step)
                 outcome, error = RunOutcome.FAILED, failed
+            except asyncio.CancelledError:
+                if run.begun is not None:
+                    run.begun.cancel()
+                    await asyncio.gather(run.begun, return_exceptions=True)
+                raise
             finally:
                 self._current = None
+            if run.begun is not None:
+                await run.begun
             run.note("total", clock)
             applied = run.applied
             generation = applied.generation if applied is not None else self._shop.follower.snapshot.generation
             done = start.ends(run, outcome, error, generation)
             await self._finish(run, done)
+            faults.point("sync.closed")
             self._first.set()
+            self._compared.set()
             return done
 
     async def _reconcile(self, run: Run, start: Start) -> RunOutcome:
+        outcome = await take(run, LOOK)
+        if outcome is not None:
+            return outcome
+        run.begun = asyncio.create_task(self._ledger.begin(run, start))
         outcome = await take(run, UP_TO_ADMISSION)
         if outcome is not None:
             return outcome
@@ -290,7 +315,9 @@ class Reconciler:
             if outcome is not None:
                 return outcome
             try:
+                await run.begun
                 await self._apply(run, start)
+                faults.point("sync.applied")
                 break
             except Conflict as error:
                 if attempt == _MOST_ATTEMPTS:

@@ -2,20 +2,25 @@
 
 The first half of a YAML file is valid YAML. Where a manifest is read while it is being written, what is not there
 yet (`permissions`, `redact`, `confirm`, a group's `enabled: false`, a part of the policy) would fall back to its
-default and open what was closed. So a change that takes such a thing away counts only once its file was seen
-unchanged for a while; meanwhile the registry's word goes on. Everything else counts at once.
+default and open what was closed. A source takes no file that somebody has open for writing, but some programs write
+a file in several goes, and not every system tells. So a change that takes such a thing away counts only once its
+file was seen unchanged for a while; meanwhile the registry's word goes on. Where the system does not tell, a new
+tool waits for a moment too. Everything else counts at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from portoser.catalog.policy import Policy
 from portoser.catalog.tool import DesiredTool, RegisteredTool
-from sync.planned import Desired, Registered
+from sync.planned import Desired, Registered, WantedTool
 
 SECONDS = 2.0
 """How long a file that takes a protection away must have been the same."""
+
+SECONDS_WHERE_NEW = 0.5
+"""The same for the manifest of a new tool, where the system does not tell whether somebody is still writing it."""
 
 
 class Settling(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,21 +31,35 @@ class Settling(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None
 
 
-def settle(desired: Desired, registered: Registered, since: Mapping[str, float], looked_at: float) -> Settling:
+def settle(
+    desired: Desired,
+    registered: Registered,
+    since: Mapping[str, float],
+    looked_at: float,
+    unsure: Collection[str] = (),
+) -> Settling:
     """What of a source counts already.
 
     ``since`` says when the content of a path was first seen, for those that changed lately; ``looked_at`` is when
-    it was looked at last. Both are of the monotonic clock.
+    it was looked at last. Both are of the monotonic clock. Of ``unsure`` paths nobody can tell whether somebody is
+    still writing them.
     """
     fresh = {path: seen for path, seen in since.items() if looked_at - seen < SECONDS}
     if not fresh:
         return Settling(desired=desired)
+    young = {path for path, seen in fresh.items() if path in unsure and looked_at - seen < SECONDS_WHERE_NEW}
     waiting: set[str] = set()
+    new: set[str] = set()
+    held: set[str] = set()
     tools = []
     for wanted in desired.tools:
         path, tool = wanted.desired.provenance.path, registered.tools.get(wanted.desired.name)
-        if path in fresh and tool is not None and tool.owner == desired.owner and _opens(tool, wanted.desired):
+        if path in fresh and tool is not None and tool.owner == desired.owner and opens(tool, wanted.desired):
             waiting.add(path)
+            held.add(wanted.desired.name)
+        elif tool is None and (untold := _untold(wanted, desired, registered, young)):
+            new.update(untold)
+            held.add(wanted.desired.name)
         else:
             tools.append(wanted)
     groups = []
@@ -56,22 +75,31 @@ def settle(desired: Desired, registered: Registered, since: Mapping[str, float],
     if policy is not None and desired.policy_path in fresh and is_ours and _is_less(registered.policy, policy):
         waiting.add(desired.policy_path or "")
         policy = registered.policy
-    if not waiting:
+    if not waiting and not new:
         return Settling(desired=desired)
-    kept = {wanted.desired.name for wanted in tools}
-    held = frozenset(wanted.desired.name for wanted in desired.tools if wanted.desired.name not in kept)
+    until = [fresh[path] + SECONDS for path in waiting] + [fresh[path] + SECONDS_WHERE_NEW for path in new]
     return Settling(
-        desired=msgspec.structs.replace(desired, tools=tuple(tools), waiting=held, groups=tuple(groups), policy=policy),
+        desired=msgspec.structs.replace(
+            desired, tools=tuple(tools), waiting=frozenset(held), groups=tuple(groups), policy=policy
+        ),
         waiting=tuple(sorted(waiting)),
-        until=max(fresh[path] for path in waiting) + SECONDS,
+        until=max(until),
     )
 
 
-def _opens(tool: RegisteredTool, desired: DesiredTool) -> bool:
+def _untold(wanted: WantedTool, desired: Desired, registered: Registered, young: Collection[str]) -> set[str]:
+    """What a new tool's protection stands in and nobody can tell whether it is whole: its manifest, a new group."""
+    paths = {wanted.desired.provenance.path}
+    if wanted.desired.group is not None and wanted.desired.group not in registered.groups:
+        paths |= {group.path for group in desired.groups if group.name == wanted.desired.group}
+    return {path for path in paths if path is not None and path in young}
+
+
+def opens(tool: RegisteredTool, desired: DesiredTool, *, with_permissions: bool = True) -> bool:
     """Whether a tool's new declaration lacks a protection that it has."""
     old, new = tool.revision, desired.revision
     return (
-        (tool.permissions is not None and desired.permissions is None)
+        (with_permissions and tool.permissions is not None and desired.permissions is None)
         or (old.confirm is not None and new.confirm is None)
         or not set(old.redact) <= set(new.redact)
     )

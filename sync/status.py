@@ -37,6 +37,8 @@ class RunOutcome(StrEnum):
     FAILED = "failed"
     STANDBY = "standby"
     """Another replica leads."""
+    INTERRUPTED = "interrupted"
+    """Its server ended before it did; nothing of it was applied."""
 
 
 ENDED_WELL = frozenset({RunOutcome.APPLIED, RunOutcome.UNCHANGED})

@@ -4,13 +4,14 @@ A step that finds that nothing is left to do, or that nothing may be done, says 
 fails raises. What a step needs of others it finds in the run, and what outlives the run in the workshop.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from portoser import __version__
+from portoser import __version__, faults
 from portoser.admission import Admission, Verdict
 from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.revision import Revision
@@ -27,6 +28,7 @@ from sync.planned import Desired, Plan, Registered, WantedTool
 from sync.settling import settle
 from sync.sources.base import Scan, Source, SourceUnreadable
 from sync.status import Conditions, Phase, RunOutcome
+from sync.withheld import withhold
 
 SECONDS_TO_FOLLOW = 10.0
 """How long a run waits for this replica to serve what it applied."""
@@ -106,6 +108,8 @@ class Run:
         self.is_repeated = False
         """Whether the source is as the last run left it, so that there is nothing new to tell."""
         self.durations: dict[str, float] = {}
+        self.begun: asyncio.Task[None] | None = None
+        """Writes down that the run has begun, while it goes on."""
         self.scan: Scan | None = None
         self.looked_at = 0.0
         """When the source was looked at, by the monotonic clock."""
@@ -203,11 +207,14 @@ async def plan(run: Run) -> RunOutcome | None:
         groups=snapshot.groups,
         policy=snapshot.policy,
         policy_owner=snapshot.policy_owner,
+        policy_path=snapshot.policy_path,
         tombstones=await _tombstones(shop, wanted, living),
     )
-    settling = settle(wanted, registered, _scan(run).since, run.looked_at)
+    scan = _scan(run)
+    settling = settle(wanted, registered, scan.since, run.looked_at, scan.unsure)
     run.until = settling.until
-    made = await in_thread(make_plan, settling.desired, registered)
+    withheld = withhold(settling.desired, registered)
+    made = await in_thread(make_plan, withheld.desired, registered)
     run.plan = msgspec.structs.replace(made, guards=guards.check(made, recent=await _recent_deletes(shop, made)))
     reading = _reading(run)
     refused = [problem for problems in run.invalid.values() for problem in problems]
@@ -215,7 +222,12 @@ async def plan(run: Run) -> RunOutcome | None:
     run.problems = tuple(sorted(told, key=lambda problem: (problem.path, problem.line, problem.column)))
     of_code = [warning for told in shop.code_warnings.values() for warning in told]
     held = (Problem(path=path, message=_SETTLING, severity=Severity.WARNING) for path in settling.waiting)
-    run.warnings = (*(problem for problem in reading.problems if not problem.is_error), *of_code, *held)
+    run.warnings = (
+        *(problem for problem in reading.problems if not problem.is_error),
+        *of_code,
+        *held,
+        *withheld.warnings,
+    )
     return None
 
 
@@ -250,7 +262,8 @@ async def follow(run: Run) -> RunOutcome | None:
     return RunOutcome.APPLIED
 
 
-UP_TO_ADMISSION: tuple[Step, ...] = (fetch, compare, read, admit)
+LOOK: tuple[Step, ...] = (fetch, compare)
+UP_TO_ADMISSION: tuple[Step, ...] = (read, admit)
 FROM_PLAN: tuple[Step, ...] = (plan, guard, end_if_equal)
 
 
@@ -263,6 +276,7 @@ async def take(run: Run, steps: tuple[Step, ...]) -> RunOutcome | None:
             outcome = await step(run)
         finally:
             run.note(step.__name__, began)
+        faults.point(f"sync.{step.__name__}")
         if outcome is not None:
             return outcome
     return None
@@ -309,7 +323,18 @@ def _desired(run: Run) -> Desired:
         policy=reading.policy,
         policy_path=reading.policy_path,
         policy_is_unknown=reading.policy_is_unknown,
+        wrong_policies=reading.wrong_policies,
+        commits=_commits_of(scan, invalid, reading.broken_paths),
     )
+
+
+def _commits_of(
+    scan: Scan, invalid: Mapping[str, tuple[Problem, ...]], broken: Mapping[str, Problem]
+) -> dict[str, str]:
+    """The commits of the files in which something is wrong, by path."""
+    paths = {problem.path for problems in invalid.values() for problem in problems} | broken.keys()
+    commits = {path: scan.provenance((path,))[0] for path in paths}
+    return {path: commit for path, commit in commits.items() if commit is not None}
 
 
 def _moved_paths(old: Scan | None, new: Scan) -> frozenset[str] | None:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import asyncpg
 import msgspec
 
+from portoser import faults
 from portoser.audit.registry_chain import append_registry
 from portoser.catalog.caller import Caller, system_caller
 from portoser.catalog.change import (
@@ -88,7 +89,9 @@ class RegistryWriter:
         async with self._database.acquire() as connection:
             try:
                 async with connection.transaction():
-                    return await self._apply(connection, changes, caller, base_generation, also)
+                    applied = await self._apply(connection, changes, caller, base_generation, also)
+                faults.point("registry.committed")
+                return applied
             except asyncpg.LockNotAvailableError as error:
                 raise Unavailable(f"Another change of the registry takes longer than {_LONGEST_WAIT}.") from error
             except asyncpg.UniqueViolationError as error:
@@ -123,6 +126,7 @@ class RegistryWriter:
     ) -> Applied:
         await connection.execute(f"SET LOCAL lock_timeout = '{_LONGEST_WAIT}'")
         base = await generations.lock(connection)
+        faults.point("registry.locked")
         if base_generation is not None and base != base_generation:
             raise Conflict(
                 f"The registry is at generation {base} by now; the changes were made for {base_generation}. "
@@ -132,16 +136,22 @@ class RegistryWriter:
         writes = await self._plan(connection, changes, caller=caller, generation=base + 1, now=now)
         changed = bool(writes.recorded)
         generation = base + 1 if changed else base
+        faults.point("registry.checked")
         if changed:
             await _write_tools(connection, writes.tools)
             await groups.put(connection, list(writes.groups.put.values()), generation=generation)
             await groups.remove(connection, writes.groups.removed)
+            faults.point("registry.groups")
             if writes.policy is not None:
                 await policy.put(connection, writes.policy, generation=generation, at=now)
+            faults.point("registry.policy")
             await append_registry(connection, entries(writes.recorded, caller=caller, now=now, generation=generation))
+            faults.point("registry.audited")
             await generations.advance(connection, generation)
+            faults.point("registry.numbered")
         if also is not None:
             await also(connection, generation)
+        faults.point("registry.uncommitted")
         return Applied(generation=generation, changed=changed, tools=writes.tools.result)
 
     async def _plan(
@@ -169,6 +179,7 @@ class RegistryWriter:
 
 async def _write_tools(connection: Connection, writes: ToolWrites) -> None:
     await revisions.put(connection, writes.revisions)
+    faults.point("registry.revisions")
     written = await tools.update(connection, writes.buried)
     written += await tools.update(connection, writes.updated)
     written += await tools.insert(connection, writes.inserted)
@@ -177,7 +188,9 @@ async def _write_tools(connection: Connection, writes: ToolWrites) -> None:
         raise Conflict(
             f"The registry changed while the change was made: {planned} tools to write, {written} as expected."
         )
+    faults.point("registry.tools")
     await tools.append_versions(connection, writes.versions)
+    faults.point("registry.versions")
 
 
 def _refuse_repeated(changes: Sequence[Change]) -> None:

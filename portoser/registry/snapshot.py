@@ -48,6 +48,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False, weakref=True
     groups: Mapping[str, RegisteredGroup]
     policy: Policy
     policy_owner: str | None = None
+    policy_path: str | None = None
     disabled_groups: frozenset[str] = frozenset()
     """The groups that are switched off now."""
     next_expiry: datetime | None = None
@@ -117,6 +118,7 @@ async def load(
         groups=MappingProxyType(groups),
         policy=stored_policy.policy if stored_policy else Policy(),
         policy_owner=stored_policy.owner if stored_policy else None,
+        policy_path=stored_policy.path if stored_policy else None,
         disabled_groups=disabled,
         next_expiry=_next_expiry(groups.values(), now),
     )

@@ -15,7 +15,10 @@ _COLUMNS = (
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of ``mcp_sync_runs``. ``plan`` is left out of lists; ``durations`` is in milliseconds, by step."""
+    """One row of ``mcp_sync_runs``. ``plan`` is left out of lists; ``durations`` is in milliseconds, by step.
+
+    A run without an ``outcome`` has begun: it goes on, or its server has died.
+    """
 
     id: str
     source: str
@@ -41,11 +44,44 @@ async def put(connection: Connection, run: RunRow) -> None:
         INSERT INTO mcp_sync_runs (id, source, cause, started_at, finished_at, base_generation, generation, commit,
             author, outcome, summary, problems, error, durations, plan)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-        ON CONFLICT (id) DO UPDATE SET finished_at = excluded.finished_at, outcome = excluded.outcome,
-            error = excluded.error, durations = excluded.durations
+        ON CONFLICT (id) DO UPDATE SET finished_at = excluded.finished_at,
+            base_generation = excluded.base_generation, generation = excluded.generation, outcome = excluded.outcome,
+            summary = excluded.summary, problems = excluded.problems, error = excluded.error,
+            durations = excluded.durations, plan = excluded.plan
         """,
         *(getattr(run, name) for name in RunRow.__struct_fields__),
     )
+
+
+async def begin(connection: Connection, run: RunRow) -> None:
+    """Record that a run has begun: it has no outcome yet."""
+    await connection.execute(
+        """
+        INSERT INTO mcp_sync_runs (id, source, cause, started_at, commit, author)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING
+        """,
+        run.id,
+        run.source,
+        run.cause,
+        run.started_at,
+        run.commit,
+        run.author,
+    )
+
+
+async def drop(connection: Connection, run_id: str) -> None:
+    """Forget a run that came to nothing worth telling of."""
+    await connection.execute("DELETE FROM mcp_sync_runs WHERE id = $1", run_id)
+
+
+async def unfinished(connection: Connection, source: str) -> list[RunRow]:
+    """The runs of a source that began and have no outcome, oldest first."""
+    records = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM mcp_sync_runs WHERE source = $1 AND outcome IS NULL "  # noqa: S608 (constants)
+        "ORDER BY started_at, id",
+        source,
+    )
+    return [_row(record) for record in records]
 
 
 async def newest(connection: Connection, *, source: str | None = None, limit: int = 50, skip: int = 0) -> list[RunRow]:

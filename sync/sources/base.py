@@ -27,7 +27,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ``files`` and ``refused`` are as `sync.manifest.Reader.read` takes them. ``tree`` is equal for equal content.
     ``commit`` and ``author`` are the head's, None outside git. ``commits`` has the last commit of each path, and
     ``dirty`` the paths whose content is not the head's. ``since`` says, by the monotonic clock, when content was first
-    seen that may be half written, because the source is written to while it is read.
+    seen that may be half written, because the source is written to while it is read. Of ``unsure`` paths among them
+    nobody can tell whether somebody is still writing.
     """
 
     files: Mapping[str, bytes]
@@ -38,6 +39,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     commits: Mapping[str, Commit] = {}
     dirty: frozenset[str] = frozenset()
     since: Mapping[str, float] = {}
+    unsure: frozenset[str] = frozenset()
 
     def provenance(self, paths: Iterable[str]) -> tuple[str | None, str | None]:
         """Commit and author of what some files declare together: those of the newest commit that touched any.

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from portoser import faults
 from portoser.catalog.errors import Problem
 from sync.manifest import is_read
 from sync.sources.base import SourceUnreadable
 from sync.sources.git_facts import blob_id
+from sync.sources.writers import read_whole
 from sync.texts import MAX_FILE, too_large
 
 MAX_FILES = 100_000
@@ -19,6 +21,11 @@ _RACY = 50_000_000
 """Nanoseconds: a file changed so shortly before it was read may change again under the same time stamp."""
 _LATELY = 10.0
 """Seconds for which it is remembered when content was first seen."""
+
+STILL = 2.0
+"""Seconds: a file that somebody has open for writing is taken once it has been the same for this long."""
+
+_BEING_WRITTEN = "This file is being written right now."
 
 _Signature = tuple[int, int, int, int, int]
 
@@ -49,6 +56,19 @@ class Folder:
         self._links: set[str] = set()
         self._tree = 0
         self._since: dict[str, float] = {}
+        self._unsure: set[str] = set()
+        self._written: dict[str, tuple[_Signature, float]] = {}
+        """The files that are being written, as they were seen, and since when they have been like that."""
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The files whose new content is not taken yet, because somebody has them open for writing."""
+        return frozenset(self._written)
+
+    def unsure(self) -> frozenset[str]:
+        """Of what changed lately, the files of which nobody can tell whether they are still being written."""
+        self._unsure &= self.since().keys()
+        return frozenset(self._unsure)
 
     @property
     def tree(self) -> str:
@@ -78,6 +98,7 @@ class Folder:
         changed: set[str] = set()
         try:
             root = os.stat(self.root)  # noqa: PTH116 - one call, used on thousands of files below
+            faults.point("folder.read")
             if not stat.S_ISDIR(root.st_mode):
                 raise SourceUnreadable(f"{self.root} is not a directory.")
             if paths is None:
@@ -86,6 +107,7 @@ class Folder:
             else:
                 for path in {*paths, *self._links}:
                     changed.update(self._look_at(path))
+            self._forget_written()
         except FileNotFoundError as error:
             raise SourceUnreadable(
                 f"There is no directory {self.root}. Nothing is changed until it is back."
@@ -203,8 +225,32 @@ class Folder:
         if told.st_size > MAX_FILE:
             self._put(path, signature, b"", too_large(path, told.st_size), changed)
         else:
-            self._put(path, signature, Path(whole).read_bytes(), None, changed)
+            self._read(path, signature, changed)
         return True
+
+    def _read(self, path: str, signature: _Signature, changed: set[str]) -> None:
+        """Take a file's content, unless somebody is writing it: then what was known of it stays."""
+        content, has_writer = read_whole(f"{self._base}/{path}")
+        if has_writer and self._is_moving(path, signature):
+            if path not in self._entries:
+                self._refuse(path, _BEING_WRITTEN, "It is read as soon as its writer has closed it.", changed)
+            return
+        self._written.pop(path, None)
+        if has_writer is None:
+            self._unsure.add(path)
+        else:
+            self._unsure.discard(path)
+        self._put(path, signature, content, None, changed)
+
+    def _is_moving(self, path: str, signature: _Signature) -> bool:
+        """Whether a file that is being written has changed within the last moments."""
+        if time.time_ns() - max(signature[:2]) > STILL * 1e9:
+            return False
+        seen, since = self._written.get(path, (None, 0.0))
+        if seen != signature:
+            self._written[path] = signature, time.monotonic()
+            return True
+        return time.monotonic() - since < STILL
 
     def _linked(self, path: str, whole: Path, changed: set[str]) -> os.stat_result | None:
         """What a symlink leads to, None where that is not taken."""
@@ -247,6 +293,11 @@ class Folder:
             self._tree -= self._entries.pop(path).mark
             self._links.discard(path)
         return paths
+
+    def _forget_written(self) -> None:
+        """Of what is gone, nothing is being written any more."""
+        for path in [path for path in self._written if path not in self._entries]:
+            del self._written[path]
 
 
 def _is_skipped(name: str) -> bool:

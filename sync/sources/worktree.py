@@ -24,6 +24,10 @@ log = structlog.get_logger(__name__)
 _STALE_LOCK = 30.0
 """Seconds after which an index.lock was left by a git that died."""
 _LONGEST_SETTLING = 10.0
+_FOR_WRITERS = 0.5
+"""Seconds that a look waits for files that are being written; then the others are taken without them."""
+_AGAIN = 0.1
+"""Seconds after which it is looked again at files that are being written: nothing tells that they were closed."""
 _GIT_FILES = frozenset({"HEAD", "index", "packed-refs", "ORIG_HEAD"})
 
 
@@ -51,12 +55,13 @@ class Worktree:
         self._look_at_all = True
         self._scanning = asyncio.Lock()
         self._scan: Scan | None = None
+        self._wake = asyncio.Event()
 
     # Watching ------------------------------------------------------------------------------------------------
 
     async def watch(self) -> AsyncIterator[None]:
         """Yields whenever the folder, or the repository's head, may have changed."""
-        wake = asyncio.Event()
+        wake = self._wake
         watchers = [
             asyncio.create_task(self._watch_folder(wake)),
             asyncio.create_task(self._watch_head(wake)),
@@ -163,25 +168,32 @@ class Worktree:
                 raise
             if self._scan is None or changed or moved:
                 self._scan = await in_thread(self._make_scan)
+            if self._folder.written:
+                asyncio.get_running_loop().call_later(_AGAIN, self._look_again, self._folder.written)
             return self._scan
+
+    def _look_again(self, paths: frozenset[str]) -> None:
+        self._hints.update(paths)
+        self._wake.set()
 
     async def _settled(self) -> bool:
         """Look until nothing moves any more; whether anything had changed."""
-        deadline = time.monotonic() + _LONGEST_SETTLING
+        began = time.monotonic()
         any_changed = False
         look_at: set[str] | None = self._take_hints()
         while True:
             changed = await in_thread(self._folder.update, look_at) if look_at != set() else set()
             any_changed = any_changed or bool(changed)
-            if not changed and not self._is_locked() and not self._hints:
+            written = self._folder.written if time.monotonic() - began < _FOR_WRITERS else frozenset()
+            if not changed and not written and not self._is_locked() and not self._hints:
                 return any_changed
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > _LONGEST_SETTLING:
                 raise SourceUnreadable(
                     f"{self.root} did not come to rest in {_LONGEST_SETTLING:g} s. Nothing is changed until it does."
                 )
             await asyncio.sleep(self._settle)
             hints = self._take_hints()
-            look_at = None if hints is None else hints | changed
+            look_at = None if hints is None else hints | changed | written
 
     def _take_hints(self) -> set[str] | None:
         """The paths to look at, None for all."""
@@ -229,4 +241,5 @@ class Worktree:
             commits=self._git.commits,
             dirty=dirty,
             since=self._folder.since(),
+            unsure=self._folder.unsure(),
         )
