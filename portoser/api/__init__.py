@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import Lifespan
 
-from portoser.api import audit, calls, config, groups, health, sync, tools, versions
+from portoser.api import audit, calls, config, groups, health, reference, sync, tools, versions
 from portoser.api.context import bind
 from portoser.api.documents import complete
 from portoser.api.problems import add_problem_handlers
@@ -18,7 +18,8 @@ from portoser.api.services import Services
 
 DESCRIPTION = """\
 A GitOps registry of MCP tools. Errors are `application/problem+json` with everything that is wrong in `errors`;
-lists take `skip` and `limit` and return `total`, the audit log takes a `cursor` instead.
+lists take `skip` and `limit` and return `total`, the audit log takes a `cursor` instead. Bodies are JSON of 1.5 MiB at
+most. What answers GET answers HEAD too. `?groups=a,b` narrows any request to the tools of these groups.
 """
 
 TAGS = [
@@ -33,9 +34,13 @@ TAGS = [
 
 
 class _Api(FastAPI):
+    auth_enabled = False
+
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document, with the schema that all refusals refer to."""
-        return complete(super().openapi())
+        """FastAPI's document, with what it cannot know: refusals, examples, and how one signs in."""
+        if self.openapi_schema is None:
+            self.openapi_schema = complete(super().openapi(), auth_enabled=self.auth_enabled)
+        return self.openapi_schema
 
 
 def api_router(services: Services) -> APIRouter:
@@ -53,8 +58,16 @@ def build_api(services: Services, *, lifespan: Lifespan[Any] | None = None) -> F
     It expects a caller in each request's scope, as `identity.middleware` puts it there.
     """
     app = _Api(
-        title="Portoser", version=services.version, description=DESCRIPTION, openapi_tags=TAGS, lifespan=lifespan
+        title="Portoser",
+        version=services.version,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
+    app.auth_enabled = services.auth_enabled
     add_problem_handlers(app)
     app.include_router(api_router(services))
+    app.include_router(reference.router)
     return app

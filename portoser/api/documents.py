@@ -1,10 +1,22 @@
 """What the OpenAPI document says of refusals and of bodies that we read ourselves."""
 
 from http import HTTPStatus
+from importlib import resources
 from typing import Any
+
+import msgspec
 
 from portoser.api.models import ProblemDocument
 from portoser.api.problems import MEDIA_TYPE
+from portoser.identity.middleware import OPEN_PATHS
+
+_FOLDER = resources.files("portoser.api").joinpath("examples")
+
+PROBLEMS: dict[str, dict[str, Any]] = msgspec.json.decode(_FOLDER.joinpath("problems.json").read_bytes())
+"""By status: one refusal as it is answered."""
+
+EXAMPLES: list[dict[str, Any]] = msgspec.json.decode(_FOLDER.joinpath("operations.json").read_bytes())
+"""Requests and their answers, which follow upon each other; a test sends them in this order."""
 
 _MEANINGS = {
     400: "The body is not JSON.",
@@ -27,22 +39,62 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": _MEANINGS.get(status, HTTPStatus(status).phrase),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"},
+                    "example": PROBLEMS[str(status)],
+                }
+            },
         }
         for status in sorted(statuses)
     }
 
 
-def complete(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the schemas that `refusals` refers to, and take away those of FastAPI that nothing refers to."""
-    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-    if ProblemDocument.__name__ not in schemas:
-        problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs"))
-        schemas[ProblemDocument.__name__] = problem
-        schemas.pop("HTTPValidationError", None)
-        schemas.pop("ValidationError", None)
+def complete(document: dict[str, Any], *, auth_enabled: bool) -> dict[str, Any]:
+    """Add to FastAPI's document the schemas that `refusals` refers to, the examples, and how one signs in."""
+    components: dict[str, Any] = document.setdefault("components", {})
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas[ProblemDocument.__name__] = problem
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    if auth_enabled:
+        components["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "A token of the server's token file."}
+        }
+        document["security"] = [{"token": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if auth_enabled and path in OPEN_PATHS:
+                operation["security"] = []
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _given(parameter["schema"])
+            _add_examples(operation)
     return document
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema without null, which a query or a header cannot hold: it is left out instead."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    if len(choices) != 1:
+        return schema
+    return {**{key: value for key, value in schema.items() if key != "anyOf"}, **choices[0]}
+
+
+def _add_examples(operation: dict[str, Any]) -> None:
+    """Put what `EXAMPLES` has of an operation where the document has a place for it."""
+    for example in (found for found in EXAMPLES if found["operation"] == operation["operationId"]):
+        name, given = example["name"], example["parameters"]
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] in given:
+                parameter.setdefault("examples", {})[name] = {"value": given[parameter["name"]]}
+        if example["body"] is not None:
+            content = operation["requestBody"]["content"]["application/json"]
+            content.setdefault("examples", {})[name] = {"value": example["body"]}
+        for media_type, answer in example["answers"].items():
+            content = operation["responses"][str(example["status"])]["content"][media_type]
+            content.setdefault("examples", {})[name] = {"value": answer}
 
 
 _NAME_LIST = {"type": ["array", "null"], "items": {"type": "string"}}
@@ -86,25 +138,7 @@ TOOL_BODY: dict[str, Any] = {
     },
 }
 
-TOOL_EXAMPLES: dict[str, Any] = {
-    "one module": {
-        "value": {
-            "name": "list_services",
-            "description": "List all services in the registry",
-            "code": "def list_services():\n return registry.services()\n",
-            "permissions": ["operator"],
-        }
-    },
-    "several modules": {
-        "value": {
-            "name": "vat",
-            "files": [
-                {"path": "rates.py", "content": "RATE = 0.2\n"},
-                {
-                    "path": "vat.py",
-                    "content": "from rates import RATE\n\ndef vat(net: float) -> float:\n    return net * (1 + RATE)\n",
-                },
-            ],
-        }
-    },
+PUT_BODY: dict[str, Any] = {
+    **{key: value for key, value in TOOL_BODY.items() if key != "required"},
+    "description": "A tool's declaration as for POST; the name is in the address, and may stand here too.",
 }

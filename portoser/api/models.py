@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, StrictBool, StrictInt
 
 
 class Model(BaseModel):
@@ -141,18 +141,14 @@ class VersionPage(Model):
 class RollbackIn(Model):
     """Which version to go back to."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"version": 1}})
-
-    version: int = Field(ge=1, le=2_147_483_647)
+    version: StrictInt = Field(ge=1, le=2_147_483_647)
 
 
 class CallIn(Model):
     """A call's arguments. ``confirmed`` says that a person agreed to a tool that asks first."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"arguments": {"name": "Ada"}}})
-
     arguments: dict[str, Any] = Field(default_factory=dict)
-    confirmed: bool = False
+    confirmed: StrictBool = False
 
 
 class CallOut(Model):
@@ -222,14 +218,11 @@ class GroupPage(Model):
 class GroupIn(Model):
     """Switches a group over its declaration; ``enabled`` null takes the override back."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"enabled": False, "reason": "incident 7", "ttl": "2h"}}
-    )
-
-    enabled: bool | None
+    enabled: StrictBool | None
     reason: str = Field(min_length=1, max_length=500)
-    ttl: str | float | None = Field(
-        default=None, description="How long the override holds, for example 2h; null: until it is taken back."
+    ttl: str | PositiveFloat | None = Field(
+        default=None,
+        description="How long the override holds, for example 2h, or seconds; null: until it is taken back.",
     )
 
 

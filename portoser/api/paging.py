@@ -11,7 +11,7 @@ _Item = TypeVar("_Item")
 
 Skip = Annotated[int, Query(ge=0, le=1_000_000_000, description="How many to leave out at the beginning.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many to return at most.")]
-Name = Annotated[str, Path(min_length=1, max_length=64, description="The name.", examples=["greet"])]
+Name = Annotated[str, Path(min_length=1, max_length=64, description="The name.")]
 
 
 def page(items: Sequence[_Item], skip: int, limit: int) -> Sequence[_Item]:

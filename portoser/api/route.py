@@ -1,5 +1,6 @@
 """The kind of route that all our routers are made of: bodies are small, and JSON is really JSON."""
 
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -8,14 +9,31 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope, Send
 
 MAX_BODY = 1536 * 1024
 """Bytes: a tool of 1 MiB, escaped as JSON, with room for the rest."""
 
 
+_HEAD = "portoser.head"
+
+
 class BoundedRoute(APIRoute):
-    """A route that refuses large bodies (413), other types than JSON (415) and text that is not JSON (400)."""
+    """A route that refuses large bodies (413), other types than JSON (415) and text that is not JSON (400).
+
+    What answers GET answers HEAD too, by the same headers without the body, as RFC 9110 asks and probes expect.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the route is meant, by address and method."""
+        return super().matches({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that matched."""
+        if scope.get("method") == "HEAD":
+            scope = {**scope, "method": "GET", _HEAD: True}
+        await super().handle(scope, receive, send)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap what FastAPI would do, handing it a request that checks itself."""
@@ -26,7 +44,10 @@ class BoundedRoute(APIRoute):
             if takes_body:
                 _check_head(request)
                 request = _StrictRequest(request.scope, _Counter(request).receive)
-            return await handle(request)
+            response = await handle(request)
+            if _HEAD in request.scope:
+                return Response(status_code=response.status_code, headers=response.headers)
+            return response
 
         return bounded
 
@@ -46,7 +67,7 @@ class _Counter:
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        """The body as JSON by RFC 8259: no NaN, no lone surrogates; and no NUL, which Postgres cannot keep.
+        """The body as JSON by RFC 8259: no NaN, no lone surrogates, no name twice; and no NUL, which cannot be stored.
 
         Raises:
             HTTPException: 400 with what is wrong.
@@ -54,7 +75,8 @@ class _StrictRequest(Request):
         body = await self.body()
         try:
             value = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            json.loads(body, object_pairs_hook=_once, parse_int=str)
+        except (ValueError, RecursionError) as error:
             raise HTTPException(400, f"The body is not JSON: {_reason(error)}.") from None
         if (b"\\u0000" in body or b"\x00" in body) and _holds_nul(value):
             raise HTTPException(400, "The body holds the character U+0000, which cannot be stored.")
@@ -65,12 +87,28 @@ def _check_head(request: Request) -> None:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_BODY:
         raise _too_large()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise HTTPException(
+            415,
+            f"The body is sent with 'Content-Encoding: {encoding[:100]}': send it as it is, without one.",
+            {"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
+        )
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     empty = length == "0" or (not length and "transfer-encoding" not in request.headers)
     if kind != "application/json" and not kind.endswith("+json") and not (empty and not kind):
         raise HTTPException(
             415, f"The body's type is {kind or 'not given'!r}: send it with 'Content-Type: application/json'."
         )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Which of two a reader takes is not settled, so that two readers would see two bodies."""
+    seen = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"an object has {name[:100]!r} twice")
+        seen.add(name)
 
 
 def _too_large() -> HTTPException:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from portoser.api.context import CallerOf, EditorOf, InsiderOf, ServicesOf, is_insider
 from portoser.api.documents import refusals
@@ -26,8 +26,6 @@ from sync.status import SourceStatus
 
 class SyncIn(Model):
     """``approve`` lets through the plan of that id, which a guard holds back; where another is due, that one stays."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"approve": None}})
 
     approve: str | None = Field(default=None, min_length=1, max_length=64)
 

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Body, Header, Query, Response
 
 from portoser.api.context import CallerOf, EditorOf, ServicesOf, has_role
-from portoser.api.documents import TOOL_BODY, TOOL_EXAMPLES, refusals
+from portoser.api.documents import PUT_BODY, TOOL_BODY, refusals
 from portoser.api.models import FileOut, ProblemItem, ProvenanceOut, ToolChanged, ToolDetail, ToolOut, ToolPage
 from portoser.api.paging import Limit, Name, Skip, did_you_mean, page
 from portoser.api.problems import Refused, problem_item
@@ -25,7 +25,8 @@ from sync.manifest import from_rest
 
 router = APIRouter(prefix="/api/mcp/tools", tags=["tools"], route_class=BoundedRoute)
 
-Declared = Annotated[dict[str, Any], Body(json_schema_extra=TOOL_BODY, openapi_examples=TOOL_EXAMPLES)]
+Declared = Annotated[dict[str, Any], Body(json_schema_extra=TOOL_BODY)]
+Redeclared = Annotated[dict[str, Any], Body(json_schema_extra=PUT_BODY)]
 IfMatch = Annotated[
     str | None, Header(description="The ETag of the version that the change was made for; `*` for any.", max_length=200)
 ]
@@ -121,7 +122,7 @@ async def get_tool(services: ServicesOf, caller: CallerOf, name: Name, response:
     },
 )
 async def put_tool(
-    services: ServicesOf, caller: EditorOf, name: Name, body: Declared, response: Response, if_match: IfMatch = None
+    services: ServicesOf, caller: EditorOf, name: Name, body: Redeclared, response: Response, if_match: IfMatch = None
 ) -> ToolChanged:
     """Make the tool what the body says, whether it exists or not; If-Match refuses a change that comes too late."""
     if body.get("name", name) != name:

@@ -1,4 +1,4 @@
-"""The OpenAPI document tells what the server does, and its examples work."""
+"""The OpenAPI document tells what the server does."""
 
 from typing import Any
 
@@ -50,15 +50,3 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
     schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert references(document["paths"]) <= schemas
-
-
-def test_the_examples_of_the_document_are_taken(server: LiveServer, document: dict[str, Any]) -> None:
-    body = document["paths"]["/api/mcp/tools"]["post"]["requestBody"]["content"]["application/json"]
-    for example in body["examples"].values():
-        answer = server.api("POST", "/api/mcp/tools", json=example["value"])
-        assert answer.status_code == 201, answer.text
-    group = document["components"]["schemas"]["GroupIn"]["example"]
-    assert server.api("PUT", "/api/mcp/groups/orders", json=group).status_code == 200
-    assert server.api("PUT", "/api/mcp/groups/orders", json={"enabled": None, "reason": "over"}).status_code == 200
-    call = document["components"]["schemas"]["CallIn"]["example"]
-    assert server.api("POST", "/api/mcp/tools/hello/call", json=call).status_code == 200

@@ -186,4 +186,4 @@ def test_an_override_that_makes_no_sense_is_refused(server: LiveServer) -> None:
 def test_an_address_names_every_method_that_it_takes(server: LiveServer) -> None:
     answer = server.api("PATCH", "/api/mcp/tools/hello")
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "DELETE, GET, PUT"
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, PUT"
