@@ -10,7 +10,7 @@ import typer
 
 from portoser import __version__
 from portoser.catalog.errors import PortoserError
-from portoser.cli import audit, call, check, connect, doctor, groups, plan, sync, tokens, tools
+from portoser.cli import audit, authoring, call, check, connect, doctor, groups, plan, sync, tokens, tools
 from portoser.cli.client import DEFAULT_URL
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.target import Target
@@ -68,6 +68,9 @@ app.command()(plan.plan)
 app.command()(sync.sync)
 app.command()(connect.status)
 app.command()(call.call)
+tools.app.command()(authoring.new)
+tools.app.command()(authoring.stubs)
+tools.app.command()(authoring.schema)
 app.add_typer(tools.app, name="tool")
 app.add_typer(groups.app, name="group")
 app.add_typer(audit.app, name="audit")
