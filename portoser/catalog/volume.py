@@ -37,12 +37,15 @@ _EXTENSIONS: Final = (0xC7, 0xC8, 0xC9)
 _JSON_TEXT: Final = re.compile(rb'"(?>[^"\\]+|\\.)*+"?', re.DOTALL)
 
 
-def msgpack_values(data: bytes, most: int = MOST_VALUES) -> int:
-    """How many values a MessagePack document holds; the count ends soon after it has passed ``most``.
+def msgpack_values(data: bytes, most: int | None = MOST_VALUES) -> int:
+    """How many values a MessagePack document holds; the count ends soon after it has passed ``most``, and is 0 where
+    the document is too short to pass it.
 
     What is no MessagePack is counted somehow, and in no more time.
     """
-    if 2 * len(data) <= most:
+    if most is None:
+        most = 2 * len(data)
+    elif 2 * len(data) <= most:
         return 0
     sizes, counts = _SIZES, _COUNTS
     position, count, end = 0, 0, len(data)

@@ -29,8 +29,6 @@ from portoser.runtime.worker.failures import Failure, failure_of, summary
 from portoser.runtime.worker.loader import EntrypointError, Library
 
 CHANNEL_FD = 3
-_ALL = 1 << 62
-"""More values than there can be."""
 
 
 def main() -> None:
@@ -139,7 +137,7 @@ class Program:
             message = f"The result has {len(content):,} content blocks; the limit is {MOST_BLOCKS:,}. Return fewer."
             return _failed(frame, Failure(reason="result_too_large", message=message))
         if msgpack_values(packed[0]) + msgpack_values(packed[1]) > MOST_VALUES:
-            values = msgpack_values(packed[0], _ALL) + msgpack_values(packed[1], _ALL)
+            values = msgpack_values(packed[0], None) + msgpack_values(packed[1], None)
             message = (
                 f"The result holds {values:,} values, where keys count, and each list and object counts twice; the "
                 f"limit is {MOST_VALUES:,}. Return less, or in pages, or as one text."
