@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import uvloop
 from rich.console import Console
@@ -44,11 +45,16 @@ class Extent:
 
 QUICK = Extent(sizes=(FEW, 1000), rounds=2, seconds=1.0, saves=10, sessions=0, bare=(), deadline=300)
 USUAL = Extent(
-    sizes=(1, FEW, 1000, 10_000), rounds=3, seconds=1.5, saves=40, sessions=1000, bare=(1000,), deadline=1500
+    sizes=(1, FEW, 1000, 10_000), rounds=3, seconds=1.5, saves=40, sessions=1000, bare=(1000, 10_000), deadline=1800
 )
 FULL = Extent(
     sizes=(1, FEW, 1000, 10_000), rounds=8, seconds=3.0, saves=120, sessions=1000, bare=(1000, 10_000), deadline=3600
 )
+
+
+class _Pace(TypedDict):
+    rounds: int
+    seconds: float
 
 
 class Benchmark:
@@ -110,7 +116,7 @@ class Benchmark:
 
     async def _measure(self, bare: Server, ours: Server, tools: int) -> None:
         extent = self._extent
-        pace = {"rounds": extent.rounds, "seconds": extent.seconds}
+        pace: _Pace = {"rounds": extent.rounds, "seconds": extent.seconds}
         if tools >= 1000:
             await self._take("starting", f"{counted(tools)}: settling", _rows(measures.settling(ours, tools)))
         await self._take("calls", f"{counted(tools)}: calls", measures.calls(bare, ours, tools, **pace))
@@ -146,7 +152,7 @@ class Benchmark:
             self._bare_memory[tools] = crowded.memory()
 
     async def _compare_catalogs(self, few: Server, many: Server, tools: int) -> None:
-        pace = {"rounds": 2 * self._extent.rounds, "seconds": self._extent.seconds}
+        pace: _Pace = {"rounds": 2 * self._extent.rounds, "seconds": self._extent.seconds}
         comparing = measures.independence(few, many, (FEW, tools), **pace)
         await self._take("calls", f"{counted(tools)} beside {FEW}", comparing)
 
@@ -203,7 +209,7 @@ def main() -> int:
         "--quick", action="store_const", const=QUICK, dest="extent", help="two minutes, without the 10,000 tools"
     )
     extent.add_argument(
-        "--full", action="store_const", const=FULL, dest="extent", help="about 25 minutes, instead of 8"
+        "--full", action="store_const", const=FULL, dest="extent", help="about 25 minutes, instead of 10"
     )
     parser.add_argument("--sizes", help="catalogs to measure, for example 10,1000")
     parser.add_argument("--null", action="store_true", help="hold the bare server against itself: shows the noise")

@@ -56,7 +56,7 @@ class Judged(NamedTuple):
 JUDGED = (
     Judged("memory", "server", "server", "MiB", 0.05, 2),
     Judged("memory", "zygotes and workers", "tools", "MiB", 0.05, 4),
-    Judged("memory", "Postgres without its cache", "postgres", "MiB", 0.05, 2),
+    Judged("memory", "Postgres, no cache", "postgres", "MiB", 0.05, 2),
     Judged("descriptors", "server", "server_descriptors", "", 0.05, 2),
     Judged("descriptors", "all processes", "descriptors", "", 0.05, 4),
     Judged("processes", "all", "processes", "", 0.05, 1),

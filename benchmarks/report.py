@@ -51,6 +51,9 @@ class Row:
         return figure >= bar if sign == "≥" else figure <= bar
 
 
+_MET = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}
+
+
 def facts(command: Sequence[str]) -> dict[str, str]:
     """The machine, the versions and the commit."""
     packages = ("fastmcp", "mcp", "uvicorn", "uvloop", "pydantic", "msgspec", "asyncpg")
@@ -101,7 +104,7 @@ def show(sections: Mapping[str, Sequence[Row]], about: Mapping[str, str], consol
     for column in ("bare FastMCP", "Portoser"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for column in ("ratio", "bar"):
+    for column in ("ratio", "bar", "met"):
         table.add_column(column, justify="right", no_wrap=True)
     for title, rows in sections.items():
         if not rows:
@@ -110,11 +113,11 @@ def show(sections: Mapping[str, Sequence[Row]], about: Mapping[str, str], consol
         table.add_row(f"[bold]{title}[/bold]")
         for row in rows:
             ratio = "" if row.shown_ratio is None else f"{row.shown_ratio:.2f}"
-            colour = {True: "green", False: "red", None: "default"}[row.passed]
-            table.add_row(
-                row.label, _number(row.bare), _number(row.ours), row.unit, ratio, f"[{colour}]{row.bar}[/{colour}]"
-            )
+            table.add_row(row.label, _number(row.bare), _number(row.ours), row.unit, ratio, row.bar, _MET[row.passed])
     console.print(table)
+    held = [row.passed for rows in sections.values() for row in rows if row.passed is not None]
+    if held:
+        console.print(f"{sum(held)} of {len(held)} bars are met", highlight=False)
     for name, value in about.items():
         console.print(f"[dim]{name:>8}[/dim]  {value}", highlight=False, soft_wrap=True)
 

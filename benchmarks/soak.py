@@ -213,6 +213,10 @@ def _clock(seconds: float) -> str:
     return f"{minutes:2}:{seconds:02}"
 
 
+def _percent(share: float) -> str:
+    return f"{share:+.1%}" if abs(share) < 1 else f"{share:+,.0%}"
+
+
 def show(record: Record, console: Console) -> None:
     """Print the verdict."""
     lasted = record.samples[-1].at if record.samples else 0.0
@@ -221,7 +225,7 @@ def show(record: Record, console: Console) -> None:
         title_justify="left",
         header_style="bold",
     )
-    for column in ("what", "", "level", "growth an hour (95 %)", "tolerated", "verdict"):
+    for column in ("what", "", "level", "growth an hour, 95 % sure", "tolerated", "verdict"):
         table.add_column(column, no_wrap=True, justify="right" if column in {"level", "tolerated"} else "left")
     last = ""
     for finding in record.findings():
@@ -231,7 +235,7 @@ def show(record: Record, console: Console) -> None:
             judged.subject if judged.subject != last else "",
             judged.label,
             f"{seen.level:,.4g} {judged.unit}".strip() if seen else "",
-            f"{seen.hourly:+.1%} ({seen.low:+.1%} … {seen.high:+.1%})" if seen else "",
+            f"{_percent(seen.hourly)} ({_percent(seen.low)} … {_percent(seen.high)})" if seen else "",
             f"{judged.tolerance:.0%}",
             f"[{colour}]{finding.verdict.value}[/{colour}]",
         )
@@ -278,7 +282,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in DIR and leave log and data there")
     parser.add_argument("--again", type=Path, metavar="FILE", help="judge and draw what --json wrote; run nothing")
     options = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     if options.again:
         options.json = None
         record = Record.read(json.loads(options.again.read_text()))

@@ -26,7 +26,7 @@ def test_the_slope_of_a_line_is_found_exactly_and_surely() -> None:
 
 
 def test_the_slope_is_the_median_of_all_pairs_and_its_interval_is_kendalls() -> None:
-    # By hand: the ten slopes are -.15 -.13 -.08 -.07 -.0575 -.055 -.045 -.0333 .01 .04; five points leave all of them in.
+    # By hand: the ten slopes are -.15 -.13 -.08 -.07 -.0575 -.055 -.045 -.0333 .01 .04; all lie within.
     slope = theil_sen([1, 2, 3, 4, 5], [1.26, 1.27, 1.12, 1.16, 1.03])
     assert slope == pytest.approx((-0.05625, -0.15, 0.04))
 
