@@ -236,7 +236,7 @@ class Folder:
                 self._refuse(path, _BEING_WRITTEN, "It is read as soon as its writer has closed it.", changed)
             return
         self._written.pop(path, None)
-        if has_writer is None:
+        if has_writer is None and _is_young(signature):
             self._unsure.add(path)
         else:
             self._unsure.discard(path)
@@ -244,7 +244,7 @@ class Folder:
 
     def _is_moving(self, path: str, signature: _Signature) -> bool:
         """Whether a file that is being written has changed within the last moments."""
-        if time.time_ns() - max(signature[:2]) > STILL * 1e9:
+        if not _is_young(signature):
             return False
         seen, since = self._written.get(path, (None, 0.0))
         if seen != signature:
@@ -298,6 +298,11 @@ class Folder:
         """Of what is gone, nothing is being written any more."""
         for path in [path for path in self._written if path not in self._entries]:
             del self._written[path]
+
+
+def _is_young(signature: _Signature) -> bool:
+    """Whether a file was changed within the last moments, or in the future, by a clock that was set back."""
+    return time.time_ns() - max(signature[:2]) < STILL * 1e9
 
 
 def _is_skipped(name: str) -> bool:

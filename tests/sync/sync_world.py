@@ -12,10 +12,12 @@ import pytest
 import pytest_asyncio
 
 from portoser.admission import Admission
+from portoser.catalog.revision import Declaration
 from portoser.catalog.tool import RegisteredTool
 from portoser.registry.changes import RegistryWriter
 from portoser.registry.follower import Follower
 from portoser.runtime.runtime import Runtime
+from portoser.runtime.types import Description
 from portoser.store.database import Database
 from sync.reconciler import Reconciler
 from sync.sources.worktree import Worktree
@@ -162,3 +164,42 @@ async def world(repo: Repo, registry: Database, runtime: Runtime) -> AsyncIterat
             return made
 
         yield start
+
+
+class StandIn:
+    """Describes everything alike; hangs on code that says so, and fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.hanging = asyncio.Event()
+        self.failures: list[Exception] = []
+        self.cancelled = 0
+
+    async def describe(self, declaration: Declaration) -> Description:
+        if self.failures:
+            raise self.failures.pop()
+        if "hang" in declaration.files[0].content:
+            self.hanging.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        return Description(description="d", input_schema={"type": "object", "properties": {}})
+
+    async def execute(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+async def start(repo: Repo, database: Any, stand_in: StandIn) -> AsyncIterator[Callable[..., Any]]:
+    async with AsyncExitStack() as stack:
+
+        async def started(**options: Any) -> World:
+            return await stack.enter_async_context(reconciling(repo, database, stand_in, **options))
+
+        yield started

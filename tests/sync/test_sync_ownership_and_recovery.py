@@ -5,61 +5,20 @@ needed to hang and to fail on demand.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from sync_world import Repo, World, reconciling, until
+from sync_world import Repo, StandIn, reconciling, until
 
 from portoser.catalog.caller import Caller
 from portoser.catalog.change import DeleteTool, PutTool
-from portoser.catalog.revision import Declaration, Revision, SourceFile
+from portoser.catalog.revision import Revision, SourceFile
 from portoser.catalog.tool import DesiredTool, Provenance, ToolStatus
 from portoser.registry.changes import Applied, RegistryWriter
-from portoser.runtime.types import CodeError, Description
+from portoser.runtime.types import CodeError
 
 ADA = Caller(subject="ada")
 OWNER = "rest:ada"
-
-
-class StandIn:
-    """Describes everything alike; hangs on code that says so, and fails as often as it is told to."""
-
-    def __init__(self) -> None:
-        self.hanging = asyncio.Event()
-        self.failures: list[Exception] = []
-        self.cancelled = 0
-
-    async def describe(self, declaration: Declaration) -> Description:
-        if self.failures:
-            raise self.failures.pop()
-        if "hang" in declaration.files[0].content:
-            self.hanging.set()
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-        return Description(description="d", input_schema={"type": "object", "properties": {}})
-
-    async def execute(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
-
-
-@pytest.fixture
-def stand_in() -> StandIn:
-    return StandIn()
-
-
-@pytest.fixture
-async def start(repo: Repo, database: Any, stand_in: StandIn) -> AsyncIterator[Callable[..., Any]]:
-    async with AsyncExitStack() as stack:
-
-        async def started(**options: Any) -> World:
-            return await stack.enter_async_context(reconciling(repo, database, stand_in, **options))
-
-        yield started
 
 
 def rest_tool(name: str, version: int | None = None) -> PutTool:
