@@ -5,7 +5,6 @@ stops whoever reads it for seconds. So bytes alone are no measure: what is count
 true, false and null as one, and every list and object as two.
 """
 
-import re
 from typing import Final
 
 MOST_VALUES: Final = 100_000
@@ -33,11 +32,8 @@ for _byte in (0xDC, 0xDD, 0xDE, 0xDF):
     _COUNTS[_byte] = 2
 _EXTENSIONS: Final = (0xC7, 0xC8, 0xC9)
 
-# The end of a text may be missing: what is no JSON must cost no more than what is.
-_JSON_TEXT: Final = re.compile(rb'"(?>[^"\\]+|\\.)*+"?', re.DOTALL)
 
-
-def msgpack_values(data: bytes, most: int | None = MOST_VALUES) -> int:
+def msgpack_values(data: bytes | memoryview, most: int | None = MOST_VALUES) -> int:
     """How many values a MessagePack document holds; the count ends soon after it has passed ``most``, and is 0 where
     the document is too short to pass it.
 
@@ -71,8 +67,11 @@ def json_values(data: bytes, most: int = MOST_VALUES) -> int:
     count = _marks(data)
     if count <= most:
         return count
-    without_texts, texts = _JSON_TEXT.subn(b"", data, count=most + 1)
-    return texts if texts > most else _marks(without_texts)
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # What stands between quotation marks is text: every second piece.
+    pieces = data.split(b'"', 2 * most + 1)
+    return most + 1 if len(pieces) > 2 * most + 1 else _marks(b"".join(pieces[::2]))
 
 
 def _marks(data: bytes) -> int:

@@ -216,7 +216,13 @@ class WorkerProcess(asyncio.BufferedProtocol):
             start = position + HEADER.size
             position += needed
             needed = HEADER.size
-            self._received(protocol.decode_from_worker(kind, bytes(memoryview(self._buffer)[start:position])), length)
+            body: bytes | memoryview = memoryview(self._buffer)[start:position]
+            if length > _BUFFER and position == self._filled:
+                self._buffer = bytearray(_BUFFER)  # the frame keeps the old one: copying megabytes takes its time
+                self._filled = position = 0
+            else:
+                body = bytes(body)
+            self._received(protocol.decode_from_worker(kind, body), length)
             if self._ended is not None:
                 return
         rest = self._filled - position

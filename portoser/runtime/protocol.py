@@ -208,7 +208,7 @@ def encode_value(value: Any) -> bytes:
 NIL = msgspec.Raw(encode_value(None))
 
 
-def decode_from_worker(kind: int, body: bytes) -> Frame:
+def decode_from_worker(kind: int, body: bytes | memoryview) -> Frame:
     """The frame that a worker sent.
 
     Raises:
