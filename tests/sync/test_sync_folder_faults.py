@@ -196,26 +196,26 @@ def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path) -> No
     (root / "sub").mkdir(parents=True)
     (root / "one.yaml").write_text("kind: Tool\n")
     (root / "sub" / "two.yaml").write_text("kind: Tool\n")
-    folder = Folder(root)
+    looked = Folder(root)
     with somebody_else():
-        folder.update()
-    assert set(folder.files()) == {"one.yaml", "sub/two.yaml"}
+        looked.update()
+    assert set(looked.files()) == {"one.yaml", "sub/two.yaml"}
     (root / "sub").chmod(0)
     (root / "one.yaml").chmod(0)
     with somebody_else():
-        folder.update()
-    told = {path: str(problem) for path, problem in folder.refused().items()}
+        looked.update()
+    told = {path: str(problem) for path, problem in looked.refused().items()}
     assert set(told) == {"one.yaml", "sub"}
     assert all("permission denied" in problem and "Let the server read it" in problem for problem in told.values())
     root.chmod(0)
     with somebody_else(), pytest.raises(SourceUnreadable, match=r"cannot be read: Permission denied\. Nothing is ch"):
-        folder.update()
+        looked.update()
     root.chmod(0o755)
     (root / "sub").chmod(0o755)
     (root / "one.yaml").chmod(0o644)
     with somebody_else():
-        folder.update()
-    assert (set(folder.files()), folder.refused()) == ({"one.yaml", "sub/two.yaml"}, {})
+        looked.update()
+    assert (set(looked.files()), looked.refused()) == ({"one.yaml", "sub/two.yaml"}, {})
 
 
 async def test_a_part_of_the_folder_that_may_not_be_read_keeps_its_tools(

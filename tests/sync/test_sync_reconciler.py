@@ -351,3 +351,27 @@ async def test_a_restart_with_the_same_folder_is_ready_at_once(
     run = await again.reconciler.sync_now()
     assert run.outcome == "unchanged"
     assert again.follower.snapshot.generation == generation
+
+
+async def test_two_files_that_import_each_other_work_as_in_python(repo: Any, world: Start) -> None:
+    repo.write("a.py", "import b\n\nNUMBER = 1\n\n\ndef add(x: int) -> int:\n    return b.double(x) + NUMBER\n")
+    repo.write("b.py", "import a\n\n\ndef double(x: int) -> int:\n    return 2 * x * a.NUMBER\n")
+    repo.write(
+        "add.yaml", "kind: Tool\nfiles: [b.py, a.py]\nentrypoint: a.py:add\nexamples: [{call: {x: 3}, expect: 7}]\n"
+    )
+    w = await world()
+    assert w.names == ["add"]
+
+
+async def test_two_files_that_need_each_other_while_they_load_are_told_with_both_places(
+    repo: Any, world: Start
+) -> None:
+    repo.write("a.py", "from b import double\n\n\ndef add(x: int) -> int:\n    return double(x) + 1\n")
+    repo.write("b.py", "from a import add\n\n\ndef double(x: int) -> int:\n    return add(x)\n")
+    repo.write("add.yaml", "kind: Tool\nfiles: [b.py, a.py]\nentrypoint: a.py:add\n")
+    w = await world()
+    assert w.names == []
+    [problem] = w.reconciler.status.problems
+    assert (problem.path, problem.line, problem.tool) == ("a.py", 1, "add")
+    assert "circular" in problem.message
+    assert problem.advice.startswith("b.py:1 and a.py:1 import each other while they load: move what both need")

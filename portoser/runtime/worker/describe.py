@@ -118,6 +118,11 @@ def _import_problem(error: BaseException, library: Library, frame: Describe) -> 
             f"here {', '.join(sorted(library.paths))}; name a missing one in 'files'. "
             "This server cannot install packages yet, so `requires` does not help."
         )
+    elif "partially initialized module" in str(error):
+        advice = (
+            f"{_imports(error, library)} import each other while they load: "
+            "move what both need into a file of its own, or import inside of the function."
+        )
     elif isinstance(error, NameError):
         advice = "Only ctx, registry, vault, cluster and http are there without an import."
     elif isinstance(error, SystemExit):
@@ -130,6 +135,12 @@ def _import_problem(error: BaseException, library: Library, frame: Describe) -> 
         _column(error, place[0], frame) if place else 0,
         advice,
     )
+
+
+def _imports(error: BaseException, library: Library) -> str:
+    """The places in the tool's files that the way to an exception leads over."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " and ".join(f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename in library.paths)
 
 
 def _column(error: BaseException, path: str, frame: Describe) -> int:
