@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 import sys
@@ -16,7 +15,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from portoser import __version__, logs
+from portoser import __version__, memory
 from portoser.admission import Admission
 from portoser.api import build_api
 from portoser.api.metrics import Metrics
@@ -25,6 +24,7 @@ from portoser.audit.queries import AuditLog
 from portoser.audit.replica import replica_name
 from portoser.audit.writer import AuditWriter
 from portoser.banner import banner
+from portoser.beginning import BACKLOG, Beginning
 from portoser.catalog.errors import PortoserError
 from portoser.housekeeping import keep_house
 from portoser.identity.authenticate import Authenticator
@@ -40,10 +40,9 @@ from portoser.registry.access import Access
 from portoser.registry.changes import RegistryWriter
 from portoser.registry.code import CodeCache
 from portoser.registry.follower import Follower
-from portoser.runtime.runtime import Runtime
 from portoser.settings import Settings
 from portoser.store.database import Database
-from portoser.store.embedded import SERVER_ROLE, EmbeddedPostgres
+from portoser.store.embedded import SERVER_ROLE, Begun, EmbeddedPostgres
 from portoser.store.migrate import migrate
 from sync.reconciler import Reconciler
 from sync.sources.worktree import Worktree
@@ -60,9 +59,7 @@ CALLS_SECONDS = 4
 """How long calls may go on then: they are ended before their requests are, which so still get an answer."""
 
 WARM_UP_SECONDS = 1
-"""How long after the first run what is not needed at once is started: whoever waited for the server comes first."""
-
-BACKLOG = 2048
+"""How long after the start what is not needed at once is started: whoever waited for the server comes first."""
 
 
 class Built(NamedTuple):
@@ -75,14 +72,16 @@ class Built(NamedTuple):
 
 
 @asynccontextmanager
-async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
-    """Build everything in the order of need, and end it in the reverse one. ``replica`` names this process.
+async def build(settings: Settings, beginning: Beginning, *, replica: str) -> AsyncIterator[Built]:
+    """Build everything in the order of need, and end it in the reverse one.
+
+    ``beginning`` is what has been begun of it; ``replica`` names this process.
 
     Raises:
         PortoserError: something that is needed cannot be had; the message says what, and what to do.
     """
     async with AsyncExitStack() as stack:
-        database, embedded = await _database(settings, stack)
+        database, embedded = await _database(settings, beginning.postgres, stack)
         follower = Follower(database, enabled_groups=frozenset(settings.groups))
         await follower.start()
         access = Access(frozenset(settings.admin_groups))
@@ -94,9 +93,7 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         await audit_writer.start()
         stack.push_async_callback(audit_writer.aclose)
 
-        runtime = Runtime(
-            workers=settings.workers, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value
-        )
+        runtime = beginning.runtime
         await runtime.start()
         stack.push_async_callback(runtime.aclose)
 
@@ -143,7 +140,7 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         mcp = build_mcp(follower, access, invocation, tokens=tokens)
         await stack.enter_async_context(mcp.lifespan())
         api = build_api(services)
-        api.router.routes.extend(mcp.routes)
+        api.router.routes[:0] = mcp.routes  # first: calls are many, and each passes the routes before its own
         authenticator = Authenticator(tokens, settings.trusted_proxies)
         identified = IdentityMiddleware(api, authenticator, on_failure=audit_writer.note)
         guarded = HostOriginGuard(
@@ -152,14 +149,18 @@ async def build(settings: Settings, *, replica: str) -> AsyncIterator[Built]:
         yield Built(guarded, services, mcp, embedded)
 
 
-async def _database(settings: Settings, stack: AsyncExitStack) -> tuple[Database, EmbeddedPostgres | None]:
+async def _database(
+    settings: Settings, begun: Begun | None, stack: AsyncExitStack
+) -> tuple[Database, EmbeddedPostgres | None]:
     """The registry's database, migrated; the embedded one, which is told too, where no other is named."""
     embedded = None
     if settings.database_url is not None:
         dsn = settings.database_url.get_secret_value()
         await migrate(dsn, server_role=None)
+    elif begun is None:
+        raise RuntimeError("No database was begun.")
     else:
-        embedded = await EmbeddedPostgres.start(settings.data_path)
+        embedded = await EmbeddedPostgres.of(begun)
         stack.push_async_callback(embedded.stop)
         await migrate(embedded.owner_dsn, server_role=SERVER_ROLE)
         dsn = embedded.server_dsn
@@ -180,22 +181,20 @@ def _allowed_hosts(settings: Settings) -> list[str]:
     return hosts
 
 
-def serve(settings: Settings) -> None:
-    """Run the server until it is told to stop (SIGTERM, SIGINT).
+def serve(settings: Settings, sock: socket.socket, beginning: Beginning) -> None:
+    """Run the server on a bound socket until it is told to stop (SIGTERM, SIGINT).
 
     Raises:
         PortoserError: it cannot start, or a part of it that it cannot go on without has failed.
     """
-    logs.configure(settings.log_level.value)
-    with _listening(settings) as sock:
-        try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(_serve(settings, sock))
-        except* PortoserError as group:
-            raise _first(group) from None
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings, sock, beginning))
+    except* PortoserError as group:
+        raise _first(group) from None
 
 
-async def _serve(settings: Settings, sock: socket.socket) -> None:
+async def _serve(settings: Settings, sock: socket.socket, beginning: Beginning) -> None:
     port = sock.getsockname()[1]
     replica = replica_name(settings.data_path, socket.gethostname(), port)
     url = settings.public_url or f"http://{_shown_host(settings.host)}:{port}"
@@ -203,13 +202,14 @@ async def _serve(settings: Settings, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with build(settings, replica=replica) as built, asyncio.TaskGroup() as tasks:
+    async with build(settings, beginning, replica=replica) as built, asyncio.TaskGroup() as tasks:
+        memory.set_aside()
         background = [
             tasks.create_task(built.services.follower.run(), name="follower"),
             tasks.create_task(built.services.reconciler.run(), name="reconciler"),
             tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
             tasks.create_task(keep_house(built.services.writer), name="housekeeping"),
-            tasks.create_task(_warm_up(built.services), name="warm-up"),
+            tasks.create_task(_settle_down(built.services), name="settle-down"),
         ]
         if built.embedded is not None:
             background.append(tasks.create_task(built.embedded.keep_running(), name="postgres"))
@@ -245,10 +245,11 @@ async def _tell(settings: Settings, built: Built, url: str) -> None:
     print(banner(settings, built.services, url), flush=True)  # noqa: T201 - for whoever started it
 
 
-async def _warm_up(services: Services) -> None:
-    await services.reconciler.first_run()
-    # What was imported and built until now stays: looking through all of it again stops the event loop for long.
-    gc.freeze()
+async def _settle_down(services: Services) -> None:
+    """Once the start is over, give back the memory that it alone needed, and start what was not needed for it."""
+    await services.reconciler.compared()
+    memory.set_aside()
+    memory.give_back()
     await asyncio.sleep(WARM_UP_SECONDS)
     await services.runtime.warm_up()
 
@@ -259,26 +260,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-@contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The socket that is served, bound before anything is started, so that a taken port costs nothing."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((settings.host, settings.port))
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise PortoserError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "
-            "Stop what listens there, or choose another port with --port (0 takes any that is free)."
-        ) from None
-    with sock:
-        yield sock
 
 
 def _shown_host(host: str) -> str:

@@ -21,6 +21,7 @@ import uvicorn
 
 from portoser.api.services import Services
 from portoser.app import build
+from portoser.beginning import Beginning, begin
 from portoser.identity.tokens import new_token
 from portoser.settings import Settings, load_settings
 
@@ -154,7 +155,12 @@ async def _serve(server: LiveServer, settings: Settings) -> None:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     server.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    async with build(settings, replica="test") as built, asyncio.TaskGroup() as tasks:
+    with begin(settings) as beginning:
+        await _serve_on(sock, server, settings, beginning)
+
+
+async def _serve_on(sock: socket.socket, server: LiveServer, settings: Settings, beginning: Beginning) -> None:
+    async with build(settings, beginning, replica="test") as built, asyncio.TaskGroup() as tasks:
         server.services = built.services
         background = [
             tasks.create_task(built.services.follower.run()),

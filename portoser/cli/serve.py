@@ -1,5 +1,6 @@
 """`portoser serve`: its options are the settings, each a flag."""
 
+import gc
 import inspect
 from typing import Annotated, Any
 
@@ -39,12 +40,23 @@ def run(**flags: Any) -> None:
             code=Exit.USAGE,
             problems=error.problems,
         ) from None
-    from portoser.app import serve
-
     try:
-        serve(settings)
+        _serve(settings)
     except PortoserError as error:
         raise CommandError(str(error)) from error
+
+
+def _serve(settings: Settings) -> None:
+    # What importing makes is there to stay: collecting in between costs a tenth of a start and finds nothing.
+    gc.disable()
+    from portoser import logs
+    from portoser.beginning import begin, listening
+
+    logs.configure(settings.log_level.value)
+    with listening(settings) as sock, begin(settings) as beginning:
+        from portoser.app import serve
+
+        serve(settings, sock, beginning)
 
 
 def _parameters() -> list[inspect.Parameter]:

@@ -82,6 +82,10 @@ class Nursery:
         Raises:
             Unavailable: where no process can be started.
         """
+        self._begun = self._popen()
+
+    def _popen(self) -> socket.socket:
+        """Start the process; its control socket."""
         if self._closed:
             raise Unavailable("Tools cannot be run: the server is stopping.")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -94,7 +98,7 @@ class Nursery:
         finally:
             theirs.close()
         ours.setblocking(False)
-        self._begun = ours
+        return ours
 
     async def start(self) -> None:
         """Start the zygote, where none runs, and wait until it can fork.
@@ -107,12 +111,11 @@ class Nursery:
                 await self._start()
 
     async def _start(self) -> None:
-        if self._begun is None:
-            self.begin()
-        self._control, self._begun = self._begun, None
+        control, self._begun = self._begun or self._popen(), None
+        self._control = control
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
-        loop.add_reader(self._control, self._on_control)
+        loop.add_reader(control, self._on_control)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 await self._ready

@@ -133,7 +133,10 @@ class Runtime:
             raise PortoserError(NO_ISOLATION)
         log.warning("tools_run_without_isolation", sandbox="off")
         self._has_begun = True
-        self._scratch.open()
+        try:
+            self._scratch.open()
+        except OSError as error:
+            raise PortoserError(f"The data directory cannot be used: {error}.") from error
         self._callers.begin()
         if describing:
             self._describers.begin()

@@ -10,8 +10,9 @@ they live: the kernel gives it back when they die, however they die, so the last
 import asyncio
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import asyncpg
 import structlog
@@ -27,6 +28,44 @@ SERVER_ROLE = "portoser_server"
 
 _LOOK_SECONDS = 1.0
 _LONGEST_DELAY = 30.0
+
+
+class Locked(NamedTuple):
+    """A cluster that is made, under the lock for starting it. ``socket_folder`` is None where one may run already."""
+
+    cluster: Cluster
+    guard: int
+    passwords: Passwords
+    socket_folder: Path | None
+
+
+class Begun:
+    """A Postgres on its way, in a thread: until somebody waits for it, nobody has to have an event loop.
+
+    ``settings`` are Postgres's own.
+    """
+
+    def __init__(self, data: Path, settings: Mapping[str, str]) -> None:
+        self.settings = settings
+        threads = ThreadPoolExecutor(1, thread_name_prefix="postgres")
+        self._beginning = threads.submit(_begin, data, settings)
+        threads.shutdown(wait=False)
+        self._is_taken = False
+
+    async def locked(self) -> Locked:
+        """What there is of it, for whoever goes on with it. Raises as `EmbeddedPostgres.start` does."""
+        locked = await asyncio.wrap_future(self._beginning)
+        self._is_taken = True
+        return locked
+
+    def abandon(self) -> None:
+        """Stop it where nobody went on with it. Blocks."""
+        if self._is_taken or self._beginning.exception() is not None:
+            return
+        locked = self._beginning.result()
+        use = locked.cluster.enter()
+        os.close(locked.guard)
+        locked.cluster.leave(use)
 
 
 class EmbeddedPostgres:
@@ -56,9 +95,12 @@ class EmbeddedPostgres:
         Raises:
             PortoserError: the directory cannot be used, or Postgres does not start; the message says why.
         """
-        cluster = await asyncio.to_thread(Cluster, data)
-        settings = settings or {}
-        return cls(*await _start(cluster, settings), settings)
+        return await cls.of(Begun(data, settings or {}))
+
+    @classmethod
+    async def of(cls, begun: "Begun") -> Self:
+        """The Postgres that was begun, once it answers. Raises as `start` does."""
+        return cls(*await _finished(begun), begun.settings)
 
     async def keep_running(self) -> None:
         """Start Postgres again whenever it has ended, until ``stop``: nobody else would."""
@@ -86,24 +128,45 @@ class EmbeddedPostgres:
             await asyncio.to_thread(self._cluster.leave, use)
 
 
+def is_made(data: Path) -> bool:
+    """Whether there is a cluster in a data directory, of this start or an earlier one."""
+    return (data.expanduser() / "postgres" / "cluster").exists()
+
+
+def _begin(data: Path, settings: Mapping[str, str]) -> Locked:
+    cluster = Cluster(data)
+    guard = cluster.lock()
+    try:
+        passwords = cluster.prepare()
+        if cluster.socket_folder_in_use() is not None:
+            return Locked(cluster, guard, passwords, None)
+        socket_folder = cluster.launch(settings)
+        log.info("postgres.started", data=str(cluster.folder))
+        return Locked(cluster, guard, passwords, socket_folder)
+    except BaseException:
+        os.close(guard)
+        raise
+
+
 def _dsn(role: str, password: str, socket_folder: Path, database: str) -> str:
     return f"postgresql://{role}:{password}@/{database}?host={socket_folder}"
 
 
-async def _start(cluster: Cluster, settings: Mapping[str, str]) -> tuple[Cluster, Passwords, int, Path]:
-    guard = await asyncio.to_thread(cluster.lock)
+async def _finished(begun: Begun) -> tuple[Cluster, Passwords, int, Path]:
+    locked = await begun.locked()
     try:
-        passwords = await asyncio.to_thread(cluster.prepare)
-        socket_folder = await _running(cluster, passwords)
+        cluster, passwords, socket_folder = locked.cluster, locked.passwords, locked.socket_folder
         if socket_folder is None:
-            socket_folder = await asyncio.to_thread(cluster.launch, settings)
-            log.info("postgres.started", data=str(cluster.folder))
-        else:
-            log.info("postgres.adopted", data=str(cluster.folder))
+            socket_folder = await _running(cluster, passwords)
+            if socket_folder is None:
+                socket_folder = await asyncio.to_thread(cluster.launch, begun.settings)
+                log.info("postgres.started", data=str(cluster.folder))
+            else:
+                log.info("postgres.adopted", data=str(cluster.folder))
         await _bootstrap(passwords, socket_folder)
         return cluster, passwords, cluster.enter(), socket_folder
     finally:
-        os.close(guard)
+        os.close(locked.guard)
 
 
 async def _running(cluster: Cluster, passwords: Passwords) -> Path | None:
