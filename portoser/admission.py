@@ -49,6 +49,8 @@ class Seen(NamedTuple):
 
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    described: Revision | None = None
+    """The revision that it would be, where nothing is wrong but its examples."""
 
 
 class Describer(Protocol):
@@ -90,8 +92,25 @@ class Admission:
     ) -> list[Verdict]:
         """The revision of each named declaration, or what is wrong with it, in the order given.
 
+        ``on_warning`` is told what holds nothing back, such as a function without a docstring.
+
+        Raises:
+            Unavailable: the database or the runtime is away; what was admitted by then is remembered.
+        """
+        told = await self.look(declarations, progress=progress)
+        if on_warning is not None:
+            for (name, declaration), seen in zip(declarations, told, strict=True):
+                for warning in warnings_of(name, declaration, seen):
+                    on_warning(warning)
+        return [seen.verdict for seen in told]
+
+    async def look(
+        self, declarations: Sequence[tuple[str, Declaration]], *, progress: Progress | None = None
+    ) -> list[Seen]:
+        """What there is to say of each named declaration, in the order given.
+
         A problem's path is the Python file's as declared, and empty where an example is to blame; its line is then
-        the example's. ``on_warning`` is told what holds nothing back, such as a function without a docstring.
+        the example's.
 
         Raises:
             Unavailable: the database or the runtime is away; what was admitted by then is remembered.
@@ -103,11 +122,7 @@ class Admission:
             seen.append(_remembered(declaration, known[key]) if key in known else None)
         round_ = _Round(self, declarations, keys, seen, progress)
         await round_.run(self._parallel)
-        if on_warning is not None:
-            for (name, declaration), told in zip(declarations, seen, strict=True):
-                for warning in told.warnings if told is not None else ():
-                    on_warning(_warning(name, declaration, warning))
-        return [told.verdict for told in seen if told is not None]
+        return [told for told in seen if told is not None]
 
     async def look_at(self, name: str, declaration: Declaration) -> Seen:
         """Import a declaration and run its examples now, whatever is remembered of it."""
@@ -142,7 +157,7 @@ class Admission:
             for number, example in enumerate(revision.examples, 1)
             if (wrong := await self._wrong_with(example, revision)) is not None
         ]
-        return Seen(tuple(problems) or revision, told.warnings)
+        return Seen(tuple(problems) or revision, told.warnings, revision)
 
     async def remember(self, admitted: Sequence[tuple[str, Revision, tuple[str, ...]]]) -> None:
         """Keep revisions by the keys of their declarations, for all replicas."""
@@ -309,12 +324,13 @@ def _remembered(declaration: Declaration, stored: StoredAdmission) -> Seen:
         input_schema=outcome["input_schema"],
         output_schema=outcome["output_schema"],
     )
-    return Seen(revision, tuple(outcome["warnings"]))
+    return Seen(revision, tuple(outcome["warnings"]), revision)
 
 
-def _warning(name: str, declaration: Declaration, told: str) -> Problem:
+def warnings_of(name: str, declaration: Declaration, seen: Seen) -> list[Problem]:
+    """What a declaration's code should be told without being refused, as problems."""
     path = declaration.entrypoint.partition(":")[0]
-    return Problem(path=path, message=told, tool=name, severity=Severity.WARNING)
+    return [Problem(path=path, message=told, tool=name, severity=Severity.WARNING) for told in seen.warnings]
 
 
 def _answer(execution: Execution, output_schema: JsonSchema | None) -> Any:

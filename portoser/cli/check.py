@@ -3,7 +3,7 @@
 import asyncio
 import re
 import tempfile
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +14,12 @@ from portoser.cli.output import print_json, say, warn
 from portoser.cli.target import AsJson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator
 
-    from portoser.admission import Verdict
+    from portoser.authoring.checking import Checked
     from portoser.catalog.errors import Problem
-    from portoser.catalog.revision import Revision
+    from portoser.runtime.runtime import Runtime
     from portoser.settings import Settings
-    from sync.manifest import DeclaredTool, Reading
-    from sync.sources.base import Scan
 
 Folder = Annotated[
     Path | None, typer.Argument(help="The folder of tools; PORTOSER_TOOLS, unless given.", metavar="DIR")
@@ -29,29 +27,14 @@ Folder = Annotated[
 NoRun = Annotated[
     bool, typer.Option("--no-run", help="Only read: import no code and run no example, so that no sandbox is needed.")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A folder that was read, and whose tools were admitted where that was asked for.
-
-    ``problems`` are all of them, in the order of their places; ``revisions`` are of the tools that are sound.
-    ``not_run`` says why no code was imported although it was asked for: this machine cannot isolate it.
-    """
-
-    scan: "Scan"
-    reading: "Reading"
-    revisions: "Mapping[str, Revision]"
-    refused: "Mapping[str, Sequence[Problem]]"
-    problems: "Sequence[Problem]"
-    not_run: str | None
+WITHOUT_RUNNING = "--no-run checks what can be told without running code."
 
 
 def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = False) -> None:
     """Read every manifest, import every tool and run its examples, in a sandbox. Exits 1 where something is wrong."""
     settings = settings_of(folder)
-    checked = asyncio.run(check(settings, run=not no_run))
-    errors = [problem for problem in checked.problems if problem.is_error]
+    checked, not_run = asyncio.run(check(settings, run=not no_run))
+    errors = checked.errors
     if as_json:
         import msgspec
 
@@ -59,21 +42,18 @@ def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = Fal
             {
                 "folder": str(settings.tools),
                 "tools": [tool.name for tool in checked.reading.tools],
-                "imported": not no_run and checked.not_run is None,
+                "imported": not no_run and not_run is None,
                 "problems": msgspec.to_builtins(checked.problems),
             }
         )
     else:
         for problem in checked.problems:
-            _print(problem, folder or Path(settings.tools.name))
-        tools, groups = len(checked.reading.tools), len(checked.reading.groups)
-        summary = f"{_count(tools, 'tool')}, {_count(groups, 'group')}: {_count(len(errors), 'error')}"
-        warnings = len(checked.problems) - len(errors)
-        say(f"{summary}, {_count(warnings, 'warning')}.", style="red" if errors else "green")
+            print_problem(problem, folder or Path(settings.tools.name))
+        say(f"{summary(checked)}.", style="red" if errors else "green")
         if no_run:
             warn("Nothing was imported and no example was run.")
-    if checked.not_run is not None:
-        raise CommandError(checked.not_run, problems=("--no-run checks what can be told without running code.",))
+    if not_run is not None:
+        raise CommandError(not_run, problems=(WITHOUT_RUNNING,))
     if errors:
         raise typer.Exit(Exit.FAILED)
 
@@ -93,65 +73,66 @@ def settings_of(folder: Path | None) -> "Settings":
         raise SettingsError(re.sub(r"^--tools:", "DIR:", problem) for problem in error.problems) from None
 
 
-async def check(settings: "Settings", *, run: bool) -> Checked:
+async def check(settings: "Settings", *, run: bool) -> "tuple[Checked, str | None]":
     """Read the folder, and admit its tools where ``run`` says so.
+
+    The second part says why no code was imported although it was asked for: this machine cannot isolate it.
 
     Raises:
         CommandError: the folder cannot be read.
     """
-    from portoser.catalog.errors import PortoserError
-    from portoser.catalog.revision import Revision
-    from sync.manifest import Reader, placed
-    from sync.sources.base import SourceUnreadable
-    from sync.sources.worktree import Worktree
-
-    try:
-        scan = await Worktree(settings.tools).scan()
-    except SourceUnreadable as error:
-        raise CommandError(str(error)) from None
-    reading = Reader("main").read(scan.files, scan.refused)
-    revisions: dict[str, Revision] = {}
-    refused: dict[str, Sequence[Problem]] = {}
-    told: list[Problem] = []
-    not_run = None
-    if run and reading.tools:
-        try:
-            verdicts = await _admitted(settings, reading.tools, told)
-        except PortoserError as error:
-            verdicts, not_run = [], str(error)
-        for tool, verdict in zip(reading.tools, verdicts, strict=False):
-            if isinstance(verdict, Revision):
-                revisions[tool.name] = verdict
-            else:
-                refused[tool.name] = [placed(problem, tool) for problem in verdict]
-    by_name = {tool.name: tool for tool in reading.tools}
-    warnings = (placed(warning, by_name[warning.tool or ""]) for warning in told)
-    problems = sorted({*reading.problems, *warnings, *(problem for found in refused.values() for problem in found)})
-    return Checked(scan, reading, revisions, refused, problems, not_run)
-
-
-async def _admitted(
-    settings: "Settings", tools: "Sequence[DeclaredTool]", warnings: "list[Problem]"
-) -> "list[Verdict]":
     from portoser import logs
     from portoser.admission import Admission
+    from portoser.authoring.checking import Checker
+    from portoser.catalog.errors import PortoserError
     from portoser.progress import AdmissionProgress
-    from portoser.runtime.runtime import Runtime
+    from sync.sources.base import SourceUnreadable
 
     logs.configure("error")  # what the server would log, is told as problems here
-    with tempfile.TemporaryDirectory(prefix="portoser-validate-") as scratch, AdmissionProgress() as progress:
+    checker = Checker(settings.tools)
+    try:
+        checked = await checker.check()
+    except SourceUnreadable as error:
+        raise CommandError(str(error)) from None
+    if not run or not checked.reading.tools:
+        return checked, None
+    try:
+        async with running(settings, "validate") as runtime:
+            checker.admission = Admission(None, runtime)
+            with AdmissionProgress() as progress:
+                return await checker.check(progress=progress), None
+    except PortoserError as error:
+        return checked, str(error)
+
+
+@asynccontextmanager
+async def running(settings: "Settings", purpose: str) -> "AsyncIterator[Runtime]":
+    """The runtime as the settings want it, with a folder of its own that ends with it.
+
+    Raises:
+        PortoserError: this machine cannot isolate tools, and the settings do not accept that.
+    """
+    from portoser.runtime.runtime import Runtime
+
+    with tempfile.TemporaryDirectory(prefix=f"portoser-{purpose}-") as scratch:
         runtime = Runtime(workers=settings.workers, scratch=Path(scratch), sandbox=settings.sandbox.value)
         await runtime.start()
         try:
-            admission = Admission(None, runtime)
-            return await admission.admit(
-                [(tool.name, tool.declaration) for tool in tools], progress=progress, on_warning=warnings.append
-            )
+            yield runtime
         finally:
             await runtime.aclose()
 
 
-def _print(problem: "Problem", folder: Path) -> None:
+def summary(checked: "Checked") -> str:
+    """How many tools and groups there are, and how much is wrong with them."""
+    tools, groups, errors = len(checked.reading.tools), len(checked.reading.groups), len(checked.errors)
+    warnings = len(checked.problems) - errors
+    there = f"{count(tools, 'tool')}, {count(groups, 'group')}"
+    return f"{there}: {count(errors, 'error')}, {count(warnings, 'warning')}"
+
+
+def print_problem(problem: "Problem", folder: Path) -> None:
+    """A problem as a compiler would tell it, with its path below the folder."""
     from rich.text import Text
 
     from portoser.cli.output import clean, console
@@ -167,5 +148,6 @@ def _print(problem: "Problem", folder: Path) -> None:
     console().print(line)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """``1 tool``, ``2 tools``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from portoser.cli.check import Checked, check, settings_of
+from portoser.cli.check import check, settings_of
 from portoser.cli.client import Server, tool_path
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import print_json, say
@@ -14,6 +14,7 @@ from portoser.cli.target import AsJson, server_of
 from portoser.cli.tools import tools_of
 
 if TYPE_CHECKING:
+    from portoser.authoring.checking import Checked
     from portoser.catalog.group import RegisteredGroup
     from portoser.catalog.revision import Revision
     from portoser.catalog.tool import RegisteredTool
@@ -54,7 +55,10 @@ def plan(
 def _of_folder(server: Server, folder: Path, *, as_json: bool, markdown: bool) -> dict[str, Any]:
     from sync import report
 
-    made = _made(server, asyncio.run(check(settings_of(folder), run=True)))
+    checked, not_run = asyncio.run(check(settings_of(folder), run=True))
+    if not_run is not None:
+        raise CommandError(not_run)
+    made = _made(server, checked)
     told = report.as_json(made)
     if as_json:
         print_json(told)
@@ -63,15 +67,13 @@ def _of_folder(server: Server, folder: Path, *, as_json: bool, markdown: bool) -
     return told
 
 
-def _made(server: Server, checked: Checked) -> "Plan":
+def _made(server: Server, checked: "Checked") -> "Plan":
     """The plan between a folder and a server, with the problems of the folder among its errors."""
     import msgspec
 
     from sync import guards
     from sync.plan import make_plan
 
-    if checked.not_run is not None:
-        raise CommandError(checked.not_run)
     source = server.get("/api/mcp/sync")["sources"][0]
     registered = _registered(server, source, checked)
     plan = make_plan(_desired(f"git:{source['source']}", checked, registered), registered)
@@ -79,7 +81,7 @@ def _made(server: Server, checked: Checked) -> "Plan":
     return msgspec.structs.replace(plan, guards=guards.check(plan), errors=(*errors, *plan.errors))
 
 
-def _desired(owner: str, checked: Checked, registered: "Registered") -> "Desired":
+def _desired(owner: str, checked: "Checked", registered: "Registered") -> "Desired":
     import msgspec
 
     from portoser.catalog.tool import DesiredTool, Provenance
@@ -114,7 +116,7 @@ def _desired(owner: str, checked: Checked, registered: "Registered") -> "Desired
     )
 
 
-def _registered(server: Server, source: dict[str, Any], checked: Checked) -> "Registered":
+def _registered(server: Server, source: dict[str, Any], checked: "Checked") -> "Registered":
     from sync.planned import Registered
 
     tools = {

@@ -12,21 +12,19 @@ import structlog
 from portoser.audit.entry import Entry, Event, Outcome
 from portoser.audit.fitting import ARGUMENTS_LIMIT, fit
 from portoser.audit.redaction import Redactor, Taint
-from portoser.audit.writer import AuditWriter
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import NotFound, Unavailable
 from portoser.catalog.revision import SourceFile
 from portoser.catalog.tool import RegisteredTool
 from portoser.invocation.confirm import question
 from portoser.invocation.limits import Concurrency, RateLimiter
+from portoser.invocation.needs import Code, Recorder, Registered
 from portoser.invocation.prepared import Prepared, PreparedRevisions
 from portoser.invocation.result import CallResult
 from portoser.invocation.told import new_id, told_of
 from portoser.powers.base import PowerContext
 from portoser.powers.host import Powers
 from portoser.registry.access import Access
-from portoser.registry.code import CodeCache
-from portoser.registry.follower import Follower
 from portoser.runtime.runtime import Runtime
 from portoser.runtime.types import Call, Events, Execution, PowerHost
 
@@ -44,12 +42,12 @@ class Invocation:
 
     def __init__(
         self,
-        follower: Follower,
+        follower: Registered,
         access: Access,
-        code: CodeCache,
+        code: Code,
         runtime: Runtime,
         powers: Powers,
-        audit: AuditWriter,
+        audit: Recorder,
         *,
         observe: Callable[[Outcome, float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -344,7 +342,7 @@ class _Files:
 
     __slots__ = ("_code", "_digest", "failed")
 
-    def __init__(self, code: CodeCache, digest: str) -> None:
+    def __init__(self, code: Code, digest: str) -> None:
         self._code = code
         self._digest = digest
         self.failed = False
