@@ -8,7 +8,7 @@ import msgspec
 
 from portoser.api.models import ProblemDocument
 from portoser.api.problems import MEDIA_TYPE
-from portoser.identity.middleware import OPEN_PATHS
+from portoser.identity.middleware import LOOPBACK_PATHS, OPEN_PATHS
 
 _FOLDER = resources.files("portoser.api").joinpath("examples")
 
@@ -68,6 +68,8 @@ def complete(document: dict[str, Any], *, auth_enabled: bool) -> dict[str, Any]:
         for operation in operations.values():
             if auth_enabled and path in OPEN_PATHS:
                 operation["security"] = []
+            elif auth_enabled and path in LOOPBACK_PATHS:
+                operation["security"] = [{"token": []}, {}]
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _given(parameter["schema"])
             _add_examples(operation)

@@ -83,6 +83,8 @@ def _warnings(services: Services, age: float) -> list[str]:
         warnings.append("Auth is off: everybody who reaches this server may do everything.")
     if services.runtime.status().sandbox == "off":
         warnings.append("The sandbox is off: tools run with the rights of the server's user.")
+    if services.role_warning is not None:
+        warnings.append(services.role_warning)
     if age > STALE_AFTER:
         warnings.append(f"The database has not answered for {age:.0f} s: lists are served, calls are refused.")
     return warnings

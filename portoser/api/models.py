@@ -1,9 +1,16 @@
 """What REST answers, and what it takes: the models that the OpenAPI document is made of."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, StrictBool, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+
+def _a_number(value: object) -> object:
+    """As JSON Schema sees it: 2 and 2.0 are integers, but neither "2" nor true is."""
+    if isinstance(value, str | bool):
+        raise ValueError("This is not a number")
+    return value
 
 
 class Model(BaseModel):
@@ -141,7 +148,7 @@ class VersionPage(Model):
 class RollbackIn(Model):
     """Which version to go back to."""
 
-    version: StrictInt = Field(ge=1, le=2_147_483_647)
+    version: Annotated[int, BeforeValidator(_a_number)] = Field(ge=1, le=2_147_483_647)
 
 
 class CallIn(Model):
@@ -220,7 +227,7 @@ class GroupIn(Model):
 
     enabled: StrictBool | None
     reason: str = Field(min_length=1, max_length=500)
-    ttl: str | PositiveFloat | None = Field(
+    ttl: str | Annotated[float, Field(gt=0, strict=True)] | None = Field(
         default=None,
         description="How long the override holds, for example 2h, or seconds; null: until it is taken back.",
     )

@@ -47,6 +47,8 @@ class Services:
     reconciler: "Reconciler"
     tokens: "TokenFile | None"
     metrics: "Metrics"
+    role_warning: str | None = None
+    """Why the database's role is more than a server needs, None where it is not."""
 
     @property
     def auth_enabled(self) -> bool:

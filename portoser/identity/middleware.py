@@ -25,7 +25,9 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 _DOCUMENTS = ("/openapi.json", "/docs")
 """Open too: they tell what the software does, and nothing of this installation; a browser sends no token for them."""
 
-_LOOPBACK_PATHS = frozenset({"/metrics"})
+LOOPBACK_PATHS = frozenset({"/metrics"})
+"""What this machine itself may ask without a token."""
+
 _FORWARDING = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-host", b"via"})
 
 NOBODY = Caller(subject="nobody", name="nobody", kind=CallerKind.TOKEN)
@@ -71,7 +73,7 @@ class IdentityMiddleware:
         path = scope["path"]
         if path in OPEN_PATHS or path in _DOCUMENTS or path.startswith(f"{_DOCUMENTS[-1]}/"):
             return True
-        return path in _LOOPBACK_PATHS and self._is_local(scope)
+        return path in LOOPBACK_PATHS and self._is_local(scope)
 
     def _is_local(self, scope: Scope) -> bool:
         """Whether a request comes from this machine itself, and not through a proxy that runs here."""
