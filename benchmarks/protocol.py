@@ -315,10 +315,12 @@ class SseSession:
         """Call a tool, and say ``after`` seconds that it is not wanted any more."""
         request_id = next(self._ids)
         answer = await self._ask(request_id, "tools/call", {"name": tool, "arguments": arguments})
-        await asyncio.sleep(after)
+        try:
+            await asyncio.sleep(after)
+        finally:
+            self._waiting.pop(request_id, None)  # it may be answered or not
         if answer.done():
             raise WrongAnswer(f"A call that was to be taken back was answered: {shown(answer.result())}")
-        self._waiting.pop(request_id)  # it may be answered or not
         await self._post({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}})
 
     async def _ask(self, request_id: int, method: str, params: dict[str, Any]) -> "asyncio.Future[Message]":

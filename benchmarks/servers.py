@@ -57,9 +57,12 @@ class Server:
         """
         tree = [self._main, *self._main.children(recursive=True)]
         postgres: dict[int, psutil.Process] = {}
-        for path in self._data.rglob("postmaster.pid") if self._data is not None else ():
+        # Not by rglob, which raises where a folder goes while it looks: workers' scratch folders come and go.
+        for folder, _, files in os.walk(self._data) if self._data is not None else ():
+            if "postmaster.pid" not in files:
+                continue
             with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
-                head = psutil.Process(int(path.read_text().split("\n", 1)[0]))
+                head = psutil.Process(int((Path(folder) / "postmaster.pid").read_text().split("\n", 1)[0]))
                 postgres |= {each.pid: each for each in (head, *head.children(recursive=True))}
         return [each for each in tree if each.pid not in postgres], list(postgres.values())
 

@@ -30,7 +30,7 @@ from benchmarks.census import Holding, holdings, size_on_disk
 from benchmarks.crowd import Crowd, Tally
 from benchmarks.http import Connection, get
 from benchmarks.load import quantile
-from benchmarks.mix import Caller, Mix, callers, write_special
+from benchmarks.mix import HOT, Caller, Mix, callers, write_special
 from benchmarks.record import Record, Sample
 from benchmarks.servers import Server, StartFailed
 from benchmarks.toolset import counted, write_tools
@@ -61,7 +61,7 @@ class Soak:
         """Everything, until the time is over or somebody asks to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._asked_to_stop, asyncio.current_task())
         tools = self._options.tools
         people, admin = callers(PEOPLE), Caller("operator", ("admins", "staff"))
         root, tokens = self._folder / "tools.d", self._folder / "tokens.yml"
@@ -90,6 +90,11 @@ class Soak:
                 self.record.wrong = dict(self._tally.wrong.most_common(50))
             await self._account(server, mix)
 
+    def _asked_to_stop(self, task: "asyncio.Task[Any] | None") -> None:
+        if self._stop.is_set() and task is not None:  # for the second time
+            task.cancel()
+        self._stop.set()
+
     async def _find_rate(self, crowd: Crowd) -> None:
         self._say("measuring how much it answers")
         await crowd.saturate(WARM_UP)
@@ -103,16 +108,18 @@ class Soak:
             return
         self._began = time.perf_counter()
         self._tally.cut()
-        async with asyncio.TaskGroup() as tasks:
-            playing = tasks.create_task(actors.run())
-            offering = tasks.create_task(crowd.offer(self.record.offered, self._stop))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(60 * self._options.minutes):
-                    await self._watch(server, crowd, actors)
-            self._stop.set()
-            playing.cancel()
-            await offering
-        self.record.edits = [at - self._began for at in actors.edits]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                playing = tasks.create_task(actors.run())
+                offering = tasks.create_task(crowd.offer(self.record.offered, self._stop))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(60 * self._options.minutes):
+                        await self._watch(server, crowd, actors)
+                self._stop.set()
+                playing.cancel()
+                await offering
+        finally:
+            self.record.edits = [at - self._began for at in actors.edits]
 
     async def _watch(self, server: Server, crowd: Crowd, actors: Actors) -> None:
         cpu, own, at = server.cpu_seconds(), time.process_time(), time.perf_counter()
@@ -282,6 +289,10 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in DIR and leave log and data there")
     parser.add_argument("--again", type=Path, metavar="FILE", help="judge and draw what --json wrote; run nothing")
     options = parser.parse_args()
+    if options.minutes <= 0 or options.load <= 0 or options.tools < PEOPLE * HOT:
+        parser.error(f"--minutes and --load are more than 0, --tools at least {PEOPLE * HOT}")
+    if options.keep is not None and options.keep.exists():
+        parser.error(f"--keep: {options.keep} is there already; name a folder that is not")
     console = Console(width=None if sys.stdout.isatty() else 120)
     if options.again:
         options.json = None
@@ -307,7 +318,8 @@ def run(options: argparse.Namespace) -> Record:
             folder.mkdir(parents=True)
         soak = Soak(options, folder, Console(stderr=True))
         try:
-            uvloop.run(soak.run())
+            with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+                uvloop.run(soak.run())
         except* (StartFailed, OSError, TimeoutError) as errors:
             for error in errors.exceptions:
                 soak.record.wrong[f"{type(error).__name__}: {error}"] = 1
