@@ -73,7 +73,7 @@ class StreamableHttp:
             if _stands_open(scope):
                 await self._bounded(app, caller, scope, receive, send)
             else:
-                await app(scope, receive, send)
+                await app(scope, receive, _once(send))
 
     async def _bounded(self, app: ASGIApp, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         started = finished = False
@@ -96,6 +96,22 @@ class StreamableHttp:
             self._streams.discard(stream)
         if stream.cancelled_caught and started and not finished:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _once(send: Send) -> Send:
+    """Send one response. The SDK begins a second, of an error, where a session ends while it takes a notification
+    that it has answered already.
+    """
+    finished = False
+
+    async def first(message: Message) -> None:
+        nonlocal finished
+        if finished:
+            return
+        finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await send(message)
+
+    return first
 
 
 def _stands_open(scope: Scope) -> bool:
