@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -13,17 +12,7 @@ from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import moment, print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, Target, server_of
 from portoser.cli.tools import short, tools_of
-
-
-class Client(StrEnum):
-    """The clients that the server has a snippet for."""
-
-    CLAUDE_DESKTOP = "claude-desktop"
-    CLAUDE_CODE = "claude-code"
-    CURSOR = "cursor"
-    VSCODE = "vscode"
-    CONTINUE = "continue"
-    GENERIC = "generic"
+from portoser.clients import Client
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -86,8 +75,8 @@ def config(
         say(name, style="bold")
         if "command" in snippet:
             say(f"  {snippet['command']}")
-        if "file" in snippet:
-            say(f"  {snippet['file']}")
+        for file in snippet.get("files", {"": snippet["file"]} if "file" in snippet else {}).items():
+            say("  " + ": ".join(filter(None, file)))
         if client is not None:
             print_json(snippet["content"])
     if client is None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from live_server import LiveServer
 
-from portoser.cli.connect import Client
+from portoser.clients import Client
 
 Run = Callable[..., Any]
 
