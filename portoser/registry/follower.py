@@ -94,10 +94,11 @@ class Follower:
         """
         async with self._reading:
             old = self._snapshot
-            async with self._database.acquire() as connection:
+            async with self._database.acquire(to_probe=True) as connection:
+                generation = await self._database.prompt(generations.current(connection))
                 if old is None or self._away:  # after an absence nothing is taken for granted
                     new = await load(connection, previous=None, enabled_groups=self._enabled_groups)
-                elif await generations.current(connection) == old.generation and not _has_expired(old):
+                elif generation == old.generation and not _has_expired(old):
                     new = old
                 else:
                     new = await load(connection, previous=old, enabled_groups=self._enabled_groups)

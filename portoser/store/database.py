@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Self, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -29,6 +29,11 @@ AWAY = (
 )
 """What asyncpg raises when Postgres is not there, or not able, right now."""
 
+_SECONDS_TO_ANSWER = 5.0
+_HANGS = f"Postgres has not answered within {_SECONDS_TO_ANSWER:g} s: it is there, but it hangs."
+
+_Answer = TypeVar("_Answer")
+
 _LOST = (ConnectionError, TimeoutError, *AWAY[1:])
 """The same, of a connection that was there: any other OSError is of the work done with it."""
 
@@ -41,7 +46,10 @@ def plain_dsn(url: str) -> str:
     Raises:
         PortoserError: the URL is not one of Postgres.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise PortoserError(f"DATABASE_URL is not a URL: {error}.") from error
     if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
         raise PortoserError(f"DATABASE_URL must begin with postgresql://, not with {parts.scheme or url[:12]!r}.")
     if parts.scheme == "postgresql+asyncpg":
@@ -104,6 +112,8 @@ class Database:
     def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
         self._dsn = dsn
         self.pool = pool
+        self._hangs = False
+        self._in_use: set[PoolConnectionProxy] = set()
 
     @classmethod
     async def connect(cls, dsn: str, *, max_size: int = 8) -> Self:
@@ -145,18 +155,23 @@ class Database:
         return connection
 
     @contextlib.asynccontextmanager
-    async def acquire(self, *, timeout: float = 5.0) -> AsyncIterator[PoolConnectionProxy]:
+    async def acquire(self, *, timeout: float = 5.0, to_probe: bool = False) -> AsyncIterator[PoolConnectionProxy]:
         """A connection for the ``with`` block; ``timeout`` in seconds is for getting one.
 
+        ``to_probe`` asks for one also while Postgres is known to hang, to see whether it still does.
+
         Raises:
-            Unavailable: Postgres is away, or went away inside the block, or every connection is busy.
+            Unavailable: Postgres is away or hangs, or went away inside the block, or every connection is busy.
         """
+        if self._hangs and not to_probe:
+            raise Unavailable(_HANGS)
         try:
             connection = await self.pool.acquire(timeout=timeout)
         except TimeoutError as error:
             raise Unavailable(f"No connection to Postgres was to be had within {timeout:g} s.") from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise away(error) from error
+        self._in_use.add(connection)
         try:
             yield connection
         except _LOST as error:
@@ -170,7 +185,36 @@ class Database:
                 raise away(error) from error
             raise
         finally:
+            self._in_use.discard(connection)
             await self._release(connection)
+
+    async def prompt(self, answer: Awaitable[_Answer]) -> _Answer:
+        """What Postgres says to a question that takes it no time, over a connection that was acquired ``to_probe``.
+
+        Where it does not answer, it hangs: every connection is cut, so that whoever waits for it is told, and nobody
+        is given another one until it answers again. A Postgres that is stopped, or whose disk does not answer, keeps
+        its connections, and would be waited for without end.
+
+        Raises:
+            Unavailable: Postgres hangs.
+        """
+        try:
+            async with asyncio.timeout(_SECONDS_TO_ANSWER):
+                told = await answer
+        except TimeoutError as error:
+            await self._cut()
+            raise Unavailable(_HANGS) from error
+        self._hangs = False
+        return told
+
+    async def _cut(self) -> None:
+        if not self._hangs:
+            log.warning("postgres.hangs", connections=len(self._in_use))
+        self._hangs = True
+        for connection in self._in_use:
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool took it back
+                connection.terminate()
+        await self.pool.expire_connections()
 
     async def _release(self, connection: PoolConnectionProxy) -> None:
         try:

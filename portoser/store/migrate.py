@@ -75,7 +75,8 @@ async def migrate(owner_dsn: str, *, server_role: str | None) -> None:
         raise Unavailable("Another server holds the lock of the migrations for two minutes already.") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise PortoserError(
-            f"The role of DATABASE_URL may not make Portoser's tables: {error}. Use the owner of the database."
+            f"This role may not make or change Portoser's tables: {error}. Name the owner of the database in "
+            "PORTOSER_MIGRATIONS_URL, or in DATABASE_URL where that is not set."
         ) from error
     except AWAY as error:
         raise away(error) from error

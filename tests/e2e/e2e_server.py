@@ -35,14 +35,14 @@ class Server:
     def __init__(self, home: Path, **env: str) -> None:
         self.home = home
         self.tools = home / "tools.d"
+        foreign = {key: value for key, value in os.environ.items() if not key.startswith(("PORTOSER_", "DATABASE_"))}
         self.env = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PORTOSER_")},
+            **foreign,
             "PORTOSER_SANDBOX": "off",
             "PYTHONUNBUFFERED": "1",
             "NO_COLOR": "1",
             **env,
         }
-        self.env.pop("DATABASE_URL", None)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = home / "server.log"
         self.url = ""
@@ -76,6 +76,22 @@ class Server:
             return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
+
+    def refusal(self) -> str:
+        """What a server that cannot start says of it: it ends at once, with an exit code and without a traceback."""
+        done = subprocess.run(
+            [sys.executable, "-m", "portoser", "serve", "--port", "0"],
+            cwd=self.home,
+            env={"COLUMNS": "200", **self.env},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_TO_START,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode not in (0, -signal.SIGSEGV), said
+        assert "Traceback" not in said, said
+        return said
 
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
