@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -39,6 +39,8 @@ FORM = 2
 """Grows when admission itself comes to answer something else for the same declaration."""
 
 _BATCH = 64
+_REMEMBERED = 500
+"""How many declarations are asked for at once of what is remembered."""
 _WRAPPED = "x-fastmcp-wrap-result"
 _PLACE = re.compile(r'File "([^"\n]+)", line (\d+)')
 _CALLER = system_caller("examples")
@@ -87,17 +89,19 @@ class Admission:
         self,
         declarations: Sequence[tuple[str, Declaration]],
         *,
+        served: Mapping[str, Revision] | None = None,
         progress: Progress | None = None,
         on_warning: Callable[[Problem], None] | None = None,
     ) -> list[Verdict]:
         """The revision of each named declaration, or what is wrong with it, in the order given.
 
-        ``on_warning`` is told what holds nothing back, such as a function without a docstring.
+        ``on_warning`` is told what holds nothing back, such as a function without a docstring. For ``served``, see
+        `look`.
 
         Raises:
             Unavailable: the database or the runtime is away; what was admitted by then is remembered.
         """
-        told = await self.look(declarations, progress=progress)
+        told = await self.look(declarations, served=served, progress=progress)
         if on_warning is not None:
             for (name, declaration), seen in zip(declarations, told, strict=True):
                 for warning in warnings_of(name, declaration, seen):
@@ -105,21 +109,27 @@ class Admission:
         return [seen.verdict for seen in told]
 
     async def look(
-        self, declarations: Sequence[tuple[str, Declaration]], *, progress: Progress | None = None
+        self,
+        declarations: Sequence[tuple[str, Declaration]],
+        *,
+        served: Mapping[str, Revision] | None = None,
+        progress: Progress | None = None,
     ) -> list[Seen]:
         """What there is to say of each named declaration, in the order given.
 
         A problem's path is the Python file's as declared, and empty where an example is to blame; its line is then
-        the example's.
+        the example's. ``served`` are revisions that are in memory already, by digest: what is equal to one shares
+        its schemas.
 
         Raises:
             Unavailable: the database or the runtime is away; what was admitted by then is remembered.
         """
         keys = [self._key(declaration) for _, declaration in declarations]
-        known = await self._known(keys)
         seen: list[Seen | None] = []
-        for key, (_, declaration) in zip(keys, declarations, strict=True):
-            seen.append(_remembered(declaration, known[key]) if key in known else None)
+        for start in range(0, len(keys), _REMEMBERED):  # not all at once: each comes with schemas of its own
+            known = await self._known(keys[start : start + _REMEMBERED])
+            for key, (_, declaration) in zip(keys[start:], declarations[start : start + _REMEMBERED], strict=False):
+                seen.append(_remembered(declaration, known[key], served or {}) if key in known else None)
         round_ = _Round(self, declarations, keys, seen, progress)
         await round_.run(self._parallel)
         return [told for told in seen if told is not None]
@@ -316,14 +326,18 @@ class FakePowers:
         return answer[str(asked[0])]
 
 
-def _remembered(declaration: Declaration, stored: StoredAdmission) -> Seen:
+def _remembered(declaration: Declaration, stored: StoredAdmission, served: Mapping[str, Revision]) -> Seen:
     outcome = stored.outcome
-    revision = revision_of(
-        declaration,
-        description=outcome["description"],
-        input_schema=outcome["input_schema"],
-        output_schema=outcome["output_schema"],
-    )
+    same = served.get(stored.digest or "")
+    if same is not None:
+        revision = msgspec.structs.replace(same, files=declaration.files, examples=declaration.examples)
+    else:
+        revision = revision_of(
+            declaration,
+            description=outcome["description"],
+            input_schema=outcome["input_schema"],
+            output_schema=outcome["output_schema"],
+        )
     return Seen(revision, tuple(outcome["warnings"]), revision)
 
 

@@ -153,7 +153,7 @@ def _tool(problems: Problems, place: Node, path: str) -> ToolDocument:
     if files is not None and not files and isinstance(pairs["files"].value, list) and not pairs["files"].value:
         problems.error(pairs["files"], "'files' is empty.", "Leave it out, or name the tool's Python files.")
     entrypoint = read_entrypoint(problems, pairs.get("entrypoint"))
-    return ToolDocument(path, place, declared, files, entrypoint, tuple(problems.found), problems.has_errors)
+    return ToolDocument(path, place.bare(), declared, files, entrypoint, tuple(problems.found), problems.has_errors)
 
 
 def read_entrypoint(problems: Problems, node: Node | None) -> Entrypoint | None:
@@ -195,7 +195,7 @@ def _group(problems: Problems, place: Node, path: str, owner: str) -> GroupDocum
             description=(description or "").strip(),
             path=path,
         )
-    return GroupDocument(path, place, name, group, tuple(problems.found))
+    return GroupDocument(path, place.bare(), name, group, tuple(problems.found))
 
 
 def _policy(problems: Problems, place: Node, path: str) -> PolicyDocument:
@@ -211,7 +211,7 @@ def _policy(problems: Problems, place: Node, path: str) -> PolicyDocument:
         clients[client] = fields.words(problems, node, f"clients.{client}", f"{client}: [examples, orders]") or ()
     powers = _power_rules(problems, pairs.get("powers"))
     policy = None if problems.has_errors else Policy(roles=roles, clients=clients, powers=powers)
-    return PolicyDocument(path, place, policy, tuple(problems.found))
+    return PolicyDocument(path, place.bare(), policy, tuple(problems.found))
 
 
 def _power_rules(problems: Problems, node: Node | None) -> tuple[PowerRule, ...]:

@@ -41,6 +41,10 @@ class Node:
         """What the value is, in the words of a message."""
         return kind_of(self.value)
 
+    def bare(self) -> "Node":
+        """The place alone: what is kept of a document must not keep all of it."""
+        return Node(None, self.path, self.line, self.column, self.key_line, self.key_column)
+
     def items(self) -> Iterator[tuple[str, "Node"]]:
         """The pairs of a mapping, in their order; nothing where it is none."""
         return iter(self.value.items()) if isinstance(self.value, dict) else iter(())

@@ -176,7 +176,13 @@ async def admit(run: Run) -> RunOutcome | None:
     if new:
         declarations = [(tool.name, tool.declaration) for tool in new]
         warnings: list[Problem] = []
-        verdicts = await shop.admission.admit(declarations, progress=shop.on_progress, on_warning=warnings.append)
+        registered = (tool.registered for tool in shop.follower.snapshot.tools.values())
+        verdicts = await shop.admission.admit(
+            declarations,
+            served={tool.digest: tool.revision for tool in registered},
+            progress=shop.on_progress,
+            on_warning=warnings.append,
+        )
         for tool, verdict in zip(new, verdicts, strict=True):
             if not isinstance(verdict, Revision):
                 verdict = tuple(placed(problem, tool) for problem in verdict)  # noqa: PLW2901
@@ -198,8 +204,8 @@ async def plan(run: Run) -> RunOutcome | None:
     run.phase = Phase.PLANNING
     shop = run.workshop
     snapshot = shop.follower.snapshot
-    wanted = await in_thread(_desired, run)
     living = {name: served.registered for name, served in snapshot.tools.items()}
+    wanted = await in_thread(_desired, run, living)
     registered = Registered(
         generation=snapshot.generation,
         commit=shop.applied_commit,
@@ -294,7 +300,7 @@ def _is_known(known: tuple[DeclaredTool, Verdict] | None, tool: DeclaredTool, ru
     return known[0] is tool or (known[0].declaration == tool.declaration and known[0].path == tool.path)
 
 
-def _desired(run: Run) -> Desired:
+def _desired(run: Run, living: Mapping[str, RegisteredTool]) -> Desired:
     shop, reading, scan = run.workshop, _reading(run), _scan(run)
     moved = _moved_paths(shop.wanted_of, scan)
     made: dict[str, _Wanted] = {}
@@ -304,6 +310,7 @@ def _desired(run: Run) -> Desired:
         if not isinstance(verdict, Revision):
             invalid[tool.name] = verdict
             continue
+        verdict = _as_served(shop, tool, verdict, living.get(tool.name))
         old = shop.wanted.get(tool.name)
         is_same = old is not None and old.tool is tool and old.revision is verdict
         if old is not None and is_same and moved is not None and moved.isdisjoint(tool.paths):
@@ -335,6 +342,15 @@ def _commits_of(
     paths = {problem.path for problems in invalid.values() for problem in problems} | broken.keys()
     commits = {path: scan.provenance((path,))[0] for path in paths}
     return {path: commit for path, commit in commits.items() if commit is not None}
+
+
+def _as_served(shop: Workshop, tool: DeclaredTool, revision: Revision, living: RegisteredTool | None) -> Revision:
+    """The same revision, sharing its schemas with the snapshot: with many tools, two of each weigh tens of MiB."""
+    if living is None or living.digest != revision.digest or living.revision.input_schema is revision.input_schema:
+        return revision
+    same = msgspec.structs.replace(living.revision, files=tool.declaration.files, examples=revision.examples)
+    shop.verdicts[tool.name] = (tool, same)
+    return same
 
 
 def _moved_paths(old: Scan | None, new: Scan) -> frozenset[str] | None:

@@ -55,6 +55,9 @@ _ANNOTATION_HINTS = {
 }
 _USES_HINTS = {"http": "The power http reaches the hosts under 'network': network: [\"api.stripe.com:443\"]."}
 MAX_EXAMPLES = 50
+_USUAL_ANNOTATIONS = Annotations()
+_USUAL_LIMITS = Limits()
+"""What most tools say nothing of is one object for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ def _annotations(problems: Problems, node: Node | None) -> Annotations:
         if (value := fields.flag(problems, pairs.get(key), f"annotations.{key}")) is not None
     }
     title = fields.text(problems, pairs.get("title"), "annotations.title", 'title: "Refund an order"')
-    return Annotations(title=title, **told)
+    return Annotations(title=title, **told) if told or title is not None else _USUAL_ANNOTATIONS
 
 
 def _limits(problems: Problems, node: Node | None) -> tuple[Limits, Node | None]:
@@ -172,8 +175,8 @@ def _limits(problems: Problems, node: Node | None) -> tuple[Limits, Node | None]
         ),
         "share": fields.whole_number(problems, pairs.get("share"), "limits.share", "share: 8", at_most=MOST_SHARE),
     }
-    limits = msgspec.convert({name: value for name, value in read.items() if value is not None}, Limits)
-    return limits, pairs.get("share")
+    told = {name: value for name, value in read.items() if value is not None}
+    return msgspec.convert(told, Limits) if told else _USUAL_LIMITS, pairs.get("share")
 
 
 def _uses(problems: Problems, node: Node | None) -> dict[str, list[str]]:

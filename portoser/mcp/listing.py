@@ -117,6 +117,7 @@ class PageCache:
             return page
         result = await call_next(ctx)
         if isinstance(result, dict) and self._snapshot() is snapshot:
+            _share_schemas(result, snapshot)
             self._keep(key, result)
         return result
 
@@ -219,6 +220,15 @@ def _decode_cursor(cursor: str) -> str:
 
 class _Cursor(msgspec.Struct, frozen=True):
     after: str
+
+
+def _share_schemas(page: dict[str, Any], snapshot: Snapshot) -> None:
+    """Have a page that is kept hold the snapshot's schemas, not copies of them: they are most of what it weighs."""
+    for tool in page.get("tools", ()):
+        revision = snapshot.tools[tool["name"]].registered.revision
+        for key, schema in (("inputSchema", revision.input_schema), ("outputSchema", revision.output_schema)):
+            if key in tool and tool[key] == schema:
+                tool[key] = schema
 
 
 def _weight(page: dict[str, Any]) -> int:

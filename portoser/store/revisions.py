@@ -1,6 +1,7 @@
 """Revisions by digest: immutable, written once, their files fetched only when they are to run."""
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import msgspec
 
@@ -59,7 +60,19 @@ async def without_files(connection: Connection, digests: Collection[str]) -> lis
         list(digests),
     )
     decoder = msgspec.json.Decoder(Revision)
-    return [StoredRevision(decoder.decode(record[0]), record[1]) for record in records]
+    seen: dict[Any, Any] = {}
+    return [StoredRevision(_sharing(decoder.decode(record[0]), seen), record[1]) for record in records]
+
+
+def _sharing(revision: Revision, seen: dict[Any, Any]) -> Revision:
+    """The revision, with what most have in common as one object for all of them."""
+    limits, annotations = revision.limits, revision.annotations
+    return msgspec.structs.replace(
+        revision,
+        limits=seen.setdefault(limits, limits),
+        annotations=seen.setdefault(annotations, annotations),
+        uses=revision.uses or seen.setdefault("uses", revision.uses),
+    )
 
 
 async def files_by_digest(connection: Connection, digest: str) -> tuple[SourceFile, ...] | None:

@@ -81,6 +81,19 @@ _TYPES = {
     "updated_at": "timestamptz",
     "deleted_at": "timestamptz",
 }
+_COMMON = (
+    "owner",
+    "group_name",
+    "permissions",
+    "source",
+    "commit",
+    "author",
+    "applied_commit",
+    "created_at",
+    "updated_at",
+)
+"""The columns that many rows have the same values in."""
+
 _COLUMNS = ", ".join(_TYPES)
 _PARAMETERS = ", ".join(f"${position}::{kind}[]" for position, kind in enumerate(_TYPES.values(), 1))
 _VALUES = ", ".join(f"n.{column}::jsonb" if column == "permissions" else f"n.{column}" for column in _TYPES)
@@ -193,14 +206,18 @@ def _columns(rows: Sequence[ToolRow]) -> list[list[Any]]:
 
 
 def _rows(records: Iterable[Record]) -> list[ToolRow]:
-    return [_row(*record) for record in records]
+    seen: dict[Any, Any] = {}
+    return [_row(record, seen) for record in records]
 
 
-def _row(*values: Any) -> ToolRow:
-    fields = dict(zip(_TYPES, values, strict=True))
+def _row(record: Record, seen: dict[Any, Any]) -> ToolRow:
+    """A row. What rows have in common is one object for all of them: thousands of tools come with one commit."""
+    fields = dict(zip(_TYPES, record, strict=True))
     fields["status"] = ToolStatus(fields["status"])
     if fields["permissions"] is not None:
         fields["permissions"] = tuple(fields["permissions"])
+    for column in _COMMON:
+        fields[column] = seen.setdefault(fields[column], fields[column])
     return ToolRow(**fields)
 
 
