@@ -60,8 +60,8 @@ class _Session:
         self.scope = anyio.CancelScope()
         self.outbox = Outbox(on_stall=self._stalled)
 
-    def _stalled(self) -> None:
-        log.warning("mcp.client_stalled", subject=self.caller.subject)
+    def _stalled(self, unread: int) -> None:
+        log.warning("mcp.client_stalled", subject=self.caller.subject, unread_bytes=unread)
         self.scope.cancel()
 
 

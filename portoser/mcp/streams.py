@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 import anyio
 from mcp.shared.message import SessionMessage
 
 INBOX_SIZE: Final = 64
 OUTBOX_SIZE: Final = 256
+OUTBOX_BYTES: Final = 8 * 1024 * 1024
+"""From so many unread bytes on, messages wait."""
+UNREAD_BYTES: Final = 64 * 1024 * 1024
+"""With so many, of messages that wait too, the session ends at once: somebody asks for much and reads nothing."""
 STALL_SECONDS: Final = 30.0
 """How long a client may leave its stream unread, once the outbox is full, before its session ends."""
 
@@ -71,12 +75,15 @@ class Inbox:
 class Outbox:
     """Messages to the client, as the bytes of server-sent events.
 
-    ``on_stall`` ends the session of a client that does not read.
+    ``on_stall`` ends the session of a client that does not read; it is told how many bytes were not read.
     """
 
-    def __init__(self, on_stall: Callable[[], None]) -> None:
+    def __init__(self, on_stall: Callable[[int], None]) -> None:
         self._sender, self._receiver = anyio.create_memory_object_stream[bytes](OUTBOX_SIZE)
         self._on_stall = on_stall
+        self._queued = 0
+        self._unread = 0
+        self._read = anyio.Event()
 
     async def send(self, item: SessionMessage, /) -> None:
         """Queue a message; waits for a slow client, but not forever.
@@ -85,14 +92,35 @@ class Outbox:
             anyio.ClosedResourceError, anyio.BrokenResourceError: the session has ended.
         """
         event = _event("message", item.message.model_dump_json(by_alias=True, exclude_unset=True))
+        if self._unread and self._unread + len(event) > UNREAD_BYTES:
+            self._stall()
+        self._unread += len(event)
         try:
-            self._sender.send_nowait(event)
-        except anyio.WouldBlock:
-            with anyio.move_on_after(STALL_SECONDS) as waiting:
-                await self._sender.send(event)
-            if waiting.cancelled_caught:
-                self._on_stall()
-                raise anyio.BrokenResourceError from None
+            await self._put(event)
+        except BaseException:
+            self._unread -= len(event)
+            raise
+
+    async def _put(self, event: bytes) -> None:
+        with anyio.move_on_after(STALL_SECONDS) as waiting:
+            while self._queued >= OUTBOX_BYTES:
+                self._read = anyio.Event() if self._read.is_set() else self._read
+                await self._read.wait()
+            self._queued += len(event)
+            try:
+                self._sender.send_nowait(event)
+            except anyio.WouldBlock:
+                try:
+                    await self._sender.send(event)
+                except BaseException:
+                    self._queued -= len(event)
+                    raise
+        if waiting.cancelled_caught:
+            self._stall()
+
+    def _stall(self) -> NoReturn:
+        self._on_stall(self._unread)
+        raise anyio.BrokenResourceError
 
     async def events(self) -> bytes:
         """Everything that waits to be written, at least one event.
@@ -105,11 +133,18 @@ class Outbox:
             try:
                 waiting.append(self._receiver.receive_nowait())
             except (anyio.WouldBlock, anyio.EndOfStream):
-                return b"".join(waiting)
+                break
+        read = sum(map(len, waiting))
+        self._queued -= read
+        self._unread -= read
+        self._read.set()
+        return b"".join(waiting)
 
     def stop_reading(self) -> None:
         """The client is gone: whoever still sends learns it."""
         self._receiver.close()
+        self._queued = 0
+        self._read.set()
 
     async def aclose(self) -> None:
         """No more messages; what waits can still be read."""

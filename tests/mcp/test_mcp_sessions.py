@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import mcp
 import pytest
+import structlog
 from mcp.client.sse import sse_client
 from mcp_world import World, add, answer, served, until
 
@@ -217,6 +218,55 @@ async def test_a_client_that_never_reads_loses_its_session_and_nothing_else(
     writer.close()
     async with mcp.Client(sse_client(world.sse)) as other:
         assert len((await other.list_tools()).tools) == 1
+
+
+async def test_a_client_that_asks_for_much_and_never_reads_costs_little_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portoser.mcp.streams.OUTBOX_BYTES", 1_000_000)
+    monkeypatch.setattr("portoser.mcp.streams.UNREAD_BYTES", 5_000_000)
+
+    async def shout(arguments: dict[str, Any], events: Any) -> Any:
+        return answer("shout", text="x" * 1_000_000)
+
+    world.follower.swap(served("shout"))
+    world.invocation.bodies["shout"] = shout
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(world.url.rpartition(":")[2]), limit=1024)
+    writer.write(b"GET /mcp/sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    while not (line := await reader.readline()).startswith(b"data: "):
+        pass
+    path = line.removeprefix(b"data: ").strip().decode()
+    call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "shout", "arguments": {}}}
+    with structlog.testing.capture_logs() as logs:
+        async with httpx.AsyncClient(base_url=world.url, timeout=30) as http:
+            await http.post(path, json=HELLO)
+            for number in range(1, 100):
+                if (await http.post(path, json={**call, "id": number})).status_code == 404:
+                    break
+            else:
+                pytest.fail("the session went on")
+        await until(lambda: world.mcp.status().sse_sessions == 0)
+    writer.close()
+    told = [each for each in logs if each["event"] == "mcp.client_stalled"]
+    assert told
+    assert told[0]["subject"] == "anonymous"
+    assert 3_000_000 < told[0]["unread_bytes"] <= 5_000_000
+
+
+@pytest.mark.parametrize("size", [10, 400_000])
+async def test_a_slow_client_that_reads_gets_all_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("portoser.mcp.streams.OUTBOX_BYTES", 1_000_000)
+
+    async def shout(arguments: dict[str, Any], events: Any) -> Any:
+        return answer("shout", text="x" * size)
+
+    world.follower.swap(served("shout"))
+    world.invocation.bodies["shout"] = shout
+    async with mcp.Client(sse_client(world.sse)) as client:
+        results = await asyncio.gather(*(client.call_tool("shout", {}) for _ in range(100)))
+    assert {len(result.content[0].model_dump()["text"]) for result in results} == {size}
 
 
 async def test_a_server_that_is_not_running_says_so() -> None:
