@@ -81,6 +81,8 @@ class Reconciler:
         self._first = asyncio.Event()
         self._compared = asyncio.Event()
         self._is_up = False
+        self._retry_at = 0.0
+        """When to try again what failed, by the monotonic clock."""
         self._failed: Scan | None = None
         """What the last run failed at, None where it could not be read."""
         follower.on_swap(self._on_swap)
@@ -126,7 +128,7 @@ class Reconciler:
         return await future
 
     async def plan(self) -> Plan:
-        """What a run would do now. Changes nothing.
+        """What a run would do now, with what is wrong in the source among its errors. Changes nothing.
 
         Raises:
             SourceUnreadable: the source cannot be read.
@@ -137,7 +139,10 @@ class Reconciler:
             await take(run, (*LOOK, *UP_TO_ADMISSION, FROM_PLAN[0]))
         if run.plan is None:
             raise RuntimeError("A thorough run always has a plan.")
-        return run.plan
+        known = frozenset(map(str, run.plan.errors))
+        return msgspec.structs.replace(
+            run.plan, errors=(*run.plan.errors, *(found for found in run.problems if str(found) not in known))
+        )
 
     # The loop ------------------------------------------------------------------------------------------------
 
@@ -201,7 +206,7 @@ class Reconciler:
         if run.outcome is RunOutcome.STANDBY:
             seconds: float | None = _STANDBY
         elif until is not None:
-            seconds = max(0.0, (until - datetime.now(UTC)).total_seconds())
+            seconds = max(0.0, self._retry_at - time.monotonic())  # not by the clock, which may be set back
         elif settled is not None and settled.until is not None:
             seconds = max(0.0, settled.until - time.monotonic()) + 0.02
         else:
@@ -354,6 +359,8 @@ class Reconciler:
         self._settle(run, done)
         old = self._status
         failures = old.failures + 1 if done.outcome is RunOutcome.FAILED else 0
+        pause = _backoff(failures)
+        self._retry_at = time.monotonic() + pause.total_seconds()
         changed: dict[str, Any] = {}
         if run.plan is not None:
             changed = {
@@ -375,7 +382,7 @@ class Reconciler:
             is_leader=done.outcome is not RunOutcome.STANDBY,
             conditions=run.conditions.all(),
             failures=failures,
-            next_retry_at=done.finished_at + _backoff(failures) if failures else None,
+            next_retry_at=done.finished_at + pause if failures else None,
             checked_at=done.finished_at,
             last_run=done if is_news else old.last_run,
             **changed,
@@ -427,5 +434,5 @@ class Reconciler:
 
 
 def _backoff(failures: int) -> timedelta:
-    seconds = min(FIRST_RETRY * 2 ** min(failures - 1, 20), LONGEST_RETRY)
+    seconds = min(FIRST_RETRY * 2 ** min(max(failures, 1) - 1, 20), LONGEST_RETRY)
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 (jitter)

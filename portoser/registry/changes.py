@@ -7,7 +7,7 @@ fewer rows are touched than planned, everything is rolled back.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeAlias
 
 import asyncpg
@@ -125,14 +125,13 @@ class RegistryWriter:
         also: Also | None,
     ) -> Applied:
         await connection.execute(f"SET LOCAL lock_timeout = '{_LONGEST_WAIT}'")
-        base = await generations.lock(connection)
+        base, now = await generations.lock(connection)
         faults.point("registry.locked")
         if base_generation is not None and base != base_generation:
             raise Conflict(
                 f"The registry is at generation {base} by now; the changes were made for {base_generation}. "
                 "Compute them again."
             )
-        now = datetime.now(UTC)
         writes = await self._plan(connection, changes, caller=caller, generation=base + 1, now=now)
         changed = bool(writes.recorded)
         generation = base + 1 if changed else base

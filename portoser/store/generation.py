@@ -1,5 +1,7 @@
 """The generation: one row that every change of the registry locks first, and the channel that tells of it."""
 
+from datetime import datetime
+
 from portoser.store.database import Connection
 
 CHANNEL = "portoser_generation"
@@ -10,9 +12,15 @@ async def current(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT generation FROM mcp_registry"))
 
 
-async def lock(connection: Connection) -> int:
-    """The generation, locked until the transaction ends: changes of the registry come one after the other."""
-    return int(await connection.fetchval("SELECT generation FROM mcp_registry FOR UPDATE"))
+async def lock(connection: Connection) -> tuple[int, datetime]:
+    """The generation, locked until the transaction ends: changes of the registry come one after the other.
+
+    Told with it is what time it is for Postgres, whose clock all servers share.
+    """
+    record = await connection.fetchrow("SELECT generation, clock_timestamp() AS now FROM mcp_registry FOR UPDATE")
+    if record is None:
+        raise RuntimeError("The row of mcp_registry is gone.")
+    return int(record["generation"]), record["now"]
 
 
 async def advance(connection: Connection, generation: int) -> None:

@@ -211,7 +211,7 @@ class Worktree:
             age = time.time() - (self._git.git_dir / "index.lock").stat().st_mtime
         except OSError:
             return False
-        return age < _STALE_LOCK
+        return abs(age) < _STALE_LOCK  # one of the future is as old: the clock was set back since
 
     async def _refresh_git(self) -> bool:
         try:

@@ -124,3 +124,22 @@ async def test_a_tail_misses_nothing(database: Database, writer: AuditWriter) ->
     assert [each.id for each in await log.tail("calls:one", after=1)] == [each.id for each in first[1:]]
     assert await log.tail("calls:one", after=3) == ()
     assert [each.id for each in await log.tail("calls:one", after=0, limit=1)] == [first[0].id]
+
+
+async def test_entries_of_a_clock_that_was_set_back_are_all_there_and_chained_as_they_came(
+    database: Database, writer: AuditWriter
+) -> None:
+    entries = [entry(at=START - timedelta(hours=number % 3, minutes=number)) for number in range(9)]
+    for each in entries:
+        await writer.finish(each, had_intent=False)
+    log = AuditLog(database)
+    assert [each.id for each in await log.tail("calls:one", after=0)] == [each.id for each in entries]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await log.page(AuditFilter(), limit=2, cursor=cursor)
+        seen += [each.id for each in page.entries]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(each.id for each in entries)
