@@ -123,9 +123,10 @@ def _refusal(response: "httpx.Response", url: str, *, with_token: bool) -> Comma
 
 
 def problem_line(item: Mapping[str, Any]) -> str:
-    """A problem as one line: ``path:line:column: message advice``."""
+    """A problem as one line, as `validate` writes it: ``path:line:column: error: message advice``."""
     place = str(item.get("path") or "")
     if item.get("line"):
         place += f":{item['line']}:{item.get('column') or 1}"
     text = f"{item.get('message', '')} {item.get('advice', '')}".strip()
-    return f"{place}: {text}" if place else text
+    severity = f"{item['severity']}: " if item.get("severity") and item.get("line") else ""
+    return f"{place}: {severity}{text}" if place else text

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from portoser.cli.client import DEFAULT_URL, Server, problem_line
+from portoser.cli.client import DEFAULT_URL, Server, problem_line, tool_path
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import moment, print_fields, print_json, print_table, say, warn
 from portoser.cli.target import AsJson, Target, server_of
@@ -57,6 +57,37 @@ def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
     )
 
 
+def explain(
+    ctx: typer.Context,
+    tool: Annotated[str, typer.Argument(help="The tool's name.", metavar="TOOL")],
+    caller: Annotated[
+        str | None, typer.Option(help="Ask for somebody else, by token name or subject; for editors and auditors.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Ask for somebody with these RBAC groups, as a,b; for editors and auditors.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why you, or somebody else, may or may not call a tool. Exits 1 where not."""
+    told = server_of(ctx).get(tool_path(tool, "/explain"), caller=caller, as_groups=groups)
+    if as_json:
+        print_json(told)
+    else:
+        print_fields(
+            (
+                ("tool", told["tool"]),
+                ("caller", told["caller"]),
+                ("groups", told["groups"] or "none"),
+                ("may call", f"{'yes' if told['allowed'] else 'no'} ({told['reason']})"),
+                ("because", told["message"]),
+                ("takes", told["permissions"] or None),
+                ("group", told["group"]),
+            )
+        )
+    if not told["allowed"]:
+        raise typer.Exit(Exit.FAILED)
+
+
 def config(
     ctx: typer.Context,
     client: Annotated[
@@ -72,7 +103,7 @@ def config(
     print_fields((("SSE", found["sse_url"]), ("Streamable HTTP", found["http_url"])))
     for name, snippet in found["clients"].items():
         say()
-        say(name, style="bold")
+        say(name if name != Client.GENERIC else "generic: any other", style="bold")
         if "command" in snippet:
             say(f"  {snippet['command']}")
         for file in snippet.get("files", {"": snippet["file"]} if "file" in snippet else {}).items():

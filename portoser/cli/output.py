@@ -84,7 +84,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, who
     needed = 0
     for place, column in enumerate(columns):
         longest = max(map(cell_len, (column, *(row[place] for row in told))))
-        least = longest if column in kept else min(longest, _LEAST)
+        least = longest if column in kept else min(longest, max(_LEAST, cell_len(column)))
         needed += least + 2
         table.add_column(column, overflow="fold", no_wrap=column in kept, min_width=least)
     for row in told:

@@ -51,7 +51,7 @@ def show_all(
             )
             for tool in found
         ),
-        whole=("TOOL", "STATUS", "V"),
+        whole=("TOOL", "STATUS", "V", "COMMIT"),
     )
 
 
