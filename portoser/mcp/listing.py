@@ -225,7 +225,10 @@ class _Cursor(msgspec.Struct, frozen=True):
 def _share_schemas(page: dict[str, Any], snapshot: Snapshot) -> None:
     """Have a page that is kept hold the snapshot's schemas, not copies of them: they are most of what it weighs."""
     for tool in page.get("tools", ()):
-        revision = snapshot.tools[tool["name"]].registered.revision
+        served = snapshot.tools.get(tool["name"])
+        if served is None:  # it was swapped while the page was made
+            continue
+        revision = served.registered.revision
         for key, schema in (("inputSchema", revision.input_schema), ("outputSchema", revision.output_schema)):
             if key in tool and tool[key] == schema:
                 tool[key] = schema

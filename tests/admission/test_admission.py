@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from portoser.admission import Admission, FakePowers
@@ -246,3 +247,15 @@ async def test_a_fault_of_ours_with_one_tool_leaves_the_others_alone(database: A
     assert isinstance(bad, tuple)
     assert "ZeroDivisionError" in bad[0].message
     assert isinstance(good, Revision)
+
+
+async def test_what_is_served_already_shares_its_schemas(database: Any, runtime: Any) -> None:
+    admission = Admission(database, runtime)
+    example = Example(call={"name": "Ada"}, expect="Hello Ada", line=3)
+    [served] = await admission.admit([("greet", declaration(GREET, examples=(example,)))])
+    assert isinstance(served, Revision)
+    moved = declaration(GREET, examples=(msgspec.structs.replace(example, line=9),))
+    [again] = await admission.admit([("greet", moved)], served={served.digest: served})
+    assert isinstance(again, Revision)
+    assert again == msgspec.structs.replace(served, examples=moved.examples)
+    assert again.input_schema is served.input_schema

@@ -191,3 +191,52 @@ def test_help_starts_without_what_is_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_start_does_first_waits_for_nothing_heavy() -> None:
+    """Postgres and the zygote come up while the rest is imported; what begins them must not import it first."""
+    code = (
+        "import sys, portoser.cli.serve, portoser.beginning\n"
+        "heavy = {'fastmcp', 'mcp', 'mcp_types', 'sqlalchemy', 'alembic', 'fastapi', 'uvicorn', 'watchfiles'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_start_whose_database_is_at_home_imports_no_migrations() -> None:
+    code = "import sys, portoser.app\nprint(sorted({'alembic', 'sqlalchemy', 'sqlmodel'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def refused_start(home: Path) -> str:
+    """What `portoser serve` says where it cannot start with ``home/data``."""
+    (home / "tools.d").mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PORTOSER_", "DATABASE"))}
+    environment |= {"PORTOSER_DATA": str(home / "data"), "PORTOSER_SANDBOX": "off", "LOG_LEVEL": "error"}
+    command = [sys.executable, "-m", "portoser", "serve", "--port", "0", "--tools", str(home / "tools.d")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=home, env=environment, timeout=60)
+    assert done.returncode == 1
+    [said] = done.stderr.splitlines()
+    return said
+
+
+def test_a_start_whose_postgres_cannot_be_had_is_one_sentence(tmp_path: Path) -> None:
+    cluster = tmp_path / "data" / "postgres" / "cluster"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text("18\n")
+    said = refused_start(tmp_path)
+    assert said.startswith(f"portoser: The cluster {cluster} exists, but its passwords cannot be read: ")
+    assert said.endswith("Run as the user who made it, or restore the file.")
+
+
+def test_a_data_directory_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    said = refused_start(tmp_path)
+    assert "cannot be used" in said
+    assert str(tmp_path / "data") in said

@@ -11,6 +11,7 @@ from mcp_world import NUMBERS, World, served
 
 from portoser.catalog.caller import Caller
 from portoser.catalog.revision import JsonSchema
+from portoser.mcp.listing import PageCache
 
 
 async def every_name(client: mcp.Client) -> list[str]:
@@ -97,8 +98,6 @@ async def test_a_schema_that_no_version_can_carry_is_left_out_and_the_rest_liste
 
 
 async def test_the_kept_pages_are_bounded(world: World) -> None:
-    from portoser.mcp.listing import PageCache
-
     [cache] = [each for each in world.mcp.fastmcp._mcp_server.middleware if isinstance(each, PageCache)]
     cache._max_tools = 3
     async with mcp.Client(world.http) as client:
@@ -110,6 +109,17 @@ async def test_the_kept_pages_are_bounded(world: World) -> None:
             async with mcp.Client(sse_client(world.sse, headers=token)) as other:
                 await other.list_tools()
     assert len(cache._pages) <= 3
+
+
+async def test_a_kept_page_holds_the_schemas_of_the_snapshot_and_no_copies(world: World) -> None:
+    world.follower.swap(served("add", input_schema=NUMBERS))
+    [cache] = [each for each in world.mcp.fastmcp._mcp_server.middleware if isinstance(each, PageCache)]
+    async with mcp.Client(world.http) as client:
+        listed = await client.list_tools()
+    [page] = cache._pages.values()
+    revision = world.follower.snapshot.tools["add"].registered.revision
+    assert page["tools"][0]["inputSchema"] is revision.input_schema
+    assert listed.tools[0].input_schema == NUMBERS
 
 
 async def test_a_header_that_contradicts_its_argument_is_refused_and_unseen_tools_stay_unseen(world: World) -> None:

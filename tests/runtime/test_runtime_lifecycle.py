@@ -346,6 +346,30 @@ async def test_workers_that_nobody_uses_end_and_those_in_use_stay(tmp_path: Path
         await runtime.aclose()
 
 
+async def test_describers_that_nobody_needs_end_and_come_back(tmp_path: Path, until: Any) -> None:
+    runtime = Runtime(workers=1, scratch=tmp_path / "scratch", sandbox="off", spares=0, longest_rest=0.5)
+    await runtime.start()
+    bench = Bench(runtime)
+    try:
+        for _ in range(2):
+            described = await bench.describe("def tool(a: int) -> int: ...")
+            assert described.input_schema["required"] == ["a"]
+            assert runtime.status().zygotes == 2
+            await until(lambda: runtime.status().zygotes == 1, "the zygote for descriptions ended")
+        assert (await bench.run(PID)).outcome == "ok"
+    finally:
+        await runtime.aclose()
+
+
+async def test_a_zygote_that_was_begun_and_never_used_ends_with_the_runtime(tmp_path: Path) -> None:
+    runtime = Runtime(workers=1, scratch=tmp_path / "scratch", sandbox="off")
+    runtime.begin(describing=True)
+    await runtime.start()
+    assert runtime.status().zygotes == 1
+    await asyncio.wait_for(runtime.aclose(), 10)
+    assert not [child.name() for child in psutil.Process().children() if "portoser-" in child.name()]
+
+
 def test_warm_workers_are_many_but_fit_in_a_quarter_of_the_memory() -> None:
     gib = 1024**3
     assert warm_workers(4, 16 * gib) == 128

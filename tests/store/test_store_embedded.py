@@ -17,14 +17,14 @@ import psutil
 import pytest
 
 from portoser.catalog.errors import PortoserError
-from portoser.store.embedded import EmbeddedPostgres
+from portoser.store.embedded import Begun, EmbeddedPostgres, is_made
 
 FAST = {"fsync": "off"}
 
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-from portoser.store.embedded import EmbeddedPostgres
+from portoser.store.embedded import Begun, EmbeddedPostgres, is_made
 async def main():
     postgres = await EmbeddedPostgres.start(Path(sys.argv[1]))
     print("ready", flush=True)
@@ -248,3 +248,26 @@ async def test_it_runs_as_a_plain_user_too(data):
     assert (data / "mine/postgres/cluster").stat().st_uid == nobody.pw_uid
     assert "XDG_RUNTIME_DIR" not in leaves(server)
     assert postmasters(data / "mine") == []
+
+
+async def test_a_postgres_that_was_begun_needs_no_event_loop_until_somebody_waits_for_it(data):
+    assert not is_made(data)
+    begun = await asyncio.to_thread(Begun, data, FAST)
+    postgres = await EmbeddedPostgres.of(begun)
+    try:
+        assert is_made(data)
+        assert await ask(postgres.server_dsn) == 1
+        begun.abandon()
+        assert await ask(postgres.server_dsn) == 1
+    finally:
+        await postgres.stop()
+    assert not postmasters(data)
+
+
+async def test_a_postgres_that_nobody_went_on_with_is_stopped(data):
+    begun = Begun(data, FAST)
+    await asyncio.to_thread(begun.abandon)
+    assert is_made(data)
+    assert not postmasters(data)
+    postgres = await EmbeddedPostgres.start(data, settings=FAST)
+    await postgres.stop()

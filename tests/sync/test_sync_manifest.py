@@ -5,6 +5,7 @@ import pytest
 from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.revision import KIB, MIB, Isolation
 from portoser.catalog.units import Rate
+from sync.documents import read_manifest
 from sync.manifest import Reader, Reading, placed, read
 
 REFUND = b"""\
@@ -521,3 +522,9 @@ def test_very_many_mistakes_of_one_kind_take_no_time_for_ever_and_no_memory_for_
     found = read({**same, "x.py": b"def x(): pass\n"})
     assert len(found.errors) == 2_000
     assert "also in t1.yaml:1, t10.yaml:1, t100.yaml:1 and 1996 other places." in found.errors[0].message
+
+
+def test_of_a_document_its_place_is_kept_and_not_all_of_it() -> None:
+    """With ten thousand tools, whole documents weighed more than everything that was made of them."""
+    [document] = read_manifest("kind: Tool\nname: a\n", "a.yaml", owner="git:main").documents
+    assert (document.place.value, document.place.line) == (None, 1)
