@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 PYTEST_ARGS ?=
 
-.PHONY: help serve test lint format bench soak docs lock clean
+.PHONY: help serve test lint format bench soak recording docs lock clean
 
 help:
 	@echo "make serve   run the server on tools.d/, with the embedded Postgres"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   the benchmarks, against bare FastMCP in the same run (BENCH_ARGS=--quick)"
 	@echo "make soak    half an hour at half load: does anything grow? (SOAK_ARGS='--minutes 5')"
 	@echo "make docs    write the generated references in docs/ anew"
+	@echo "make recording  play the README's terminal recording anew"
 	@echo "make format  format the code"
 	@echo "make lock    resolve the dependencies anew"
 	@echo "make clean   remove the environment and what the tools left behind"
@@ -56,6 +57,9 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
+
+recording: $(VENV)/.dev
+	PYTHONPATH=tests/e2e $(BIN)/python tests/e2e/e2e_recording.py
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m portoser.cli.docs
