@@ -168,6 +168,9 @@ class Database:
         try:
             connection = await self.pool.acquire(timeout=timeout)
         except TimeoutError as error:
+            if to_probe and not await self._answers():
+                await self._cut()
+                raise Unavailable(_HANGS) from error
             raise Unavailable(f"No connection to Postgres was to be had within {timeout:g} s.") from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise away(error) from error
@@ -206,6 +209,15 @@ class Database:
             raise Unavailable(_HANGS) from error
         self._hangs = False
         return told
+
+    async def _answers(self) -> bool:
+        """Whether Postgres answers at all, where every connection of the pool is busy."""
+        try:
+            connection = await self.connect_alone(timeout=_SECONDS_TO_ANSWER)
+        except Unavailable:
+            return False
+        connection.terminate()
+        return True
 
     async def _cut(self) -> None:
         if not self._hangs:

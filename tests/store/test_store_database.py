@@ -3,6 +3,11 @@
 import asyncio
 import json
 import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
@@ -132,3 +137,92 @@ async def test_a_closed_database_is_unavailable(dsns):
     with pytest.raises(Unavailable):
         async with database.acquire():
             pass
+
+
+class Freezer:
+    """Stands between a server and Postgres, and can let everything stand still, as a machine does that hangs."""
+
+    def __init__(self, folder: Path, real: Path) -> None:
+        self._path = folder / ".s.PGSQL.5432"
+        self._real = real / ".s.PGSQL.5432"
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._carry, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def freeze(self) -> None:
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(self._real)
+        for source, target in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pass_on(source, target))
+            self._tasks.add(task)
+
+    async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self._flows.wait()
+                target.write(data)
+                await target.drain()
+        except ConnectionError:
+            pass
+        finally:
+            target.close()
+
+
+@pytest.fixture
+async def frozen(dsns) -> AsyncIterator[tuple[Freezer, str]]:
+    parts = urlsplit(dsns.server)
+    [(_, real)] = parse_qsl(parts.query)
+    with TemporaryDirectory() as folder:
+        async with Freezer(Path(folder), Path(real)) as freezer:
+            yield freezer, urlunsplit(parts._replace(query=f"host={folder}"))
+
+
+@pytest.mark.parametrize("busy", [1, 2])
+async def test_a_postgres_that_hangs_is_noticed_and_everybody_who_waits_for_it_is_told(frozen, monkeypatch, busy):
+    """``busy`` of two connections are in use: with both of them, there is none left to look whether it answers."""
+    monkeypatch.setattr("portoser.store.database._SECONDS_TO_ANSWER", 0.3)
+    freezer, dsn = frozen
+    database = await Database.connect(dsn, max_size=2)
+    begun = asyncio.Semaphore(0)
+
+    async def work() -> None:
+        async with database.acquire() as connection:
+            begun.release()
+            while True:
+                await connection.fetchval("SELECT 1")
+
+    async def look() -> int:
+        async with database.acquire(timeout=0.5, to_probe=True) as connection:
+            return await database.prompt(connection.fetchval("SELECT 7"))
+
+    tasks = [asyncio.create_task(work()) for _ in range(busy)]
+    for _ in tasks:
+        await begun.acquire()
+    freezer.freeze()
+    with pytest.raises(Unavailable, match="it is there, but it hangs"):
+        await asyncio.wait_for(look(), 10)
+    for ended in await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10):
+        assert isinstance(ended, Unavailable)
+    with pytest.raises(Unavailable, match="it is there, but it hangs"):  # and nobody waits for it meanwhile
+        async with asyncio.timeout(0.2), database.acquire():
+            pass
+    freezer.thaw()
+    assert await asyncio.wait_for(look(), 10) == 7
+    async with database.acquire() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
