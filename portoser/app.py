@@ -26,6 +26,7 @@ from portoser.audit.writer import AuditWriter
 from portoser.banner import banner
 from portoser.beginning import BACKLOG, Beginning
 from portoser.catalog.errors import PortoserError
+from portoser.connections import Connection
 from portoser.housekeeping import keep_house
 from portoser.identity.authenticate import Authenticator
 from portoser.identity.middleware import IdentityMiddleware
@@ -231,6 +232,7 @@ async def _serve(settings: Settings, sock: socket.socket, beginning: Beginning) 
         server = _Server(
             uvicorn.Config(
                 built.asgi,
+                http=Connection,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -6,8 +6,8 @@ another processor, so this imports little.
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
 
 from portoser.catalog.errors import PortoserError
 from portoser.runtime.runtime import Runtime
@@ -15,6 +15,9 @@ from portoser.settings import Settings
 from portoser.store.embedded import Begun, is_made
 
 BACKLOG = 2048
+
+UNREAD_SECONDS: Final = 60.0
+"""How long a client may leave what waits for it unread, before the kernel ends the connection."""
 
 
 class Beginning(NamedTuple):
@@ -53,6 +56,7 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        end_unread(sock)
         sock.bind((settings.host, settings.port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -64,3 +68,11 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         ) from None
     with sock:
         yield sock
+
+
+def end_unread(listener: socket.socket) -> None:
+    """Have the kernel end connections whose clients do not read, where it can. They take it from ``listener``."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        with suppress(OSError):
+            listener.setsockopt(socket.IPPROTO_TCP, option, int(UNREAD_SECONDS * 1000))

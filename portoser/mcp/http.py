@@ -73,7 +73,7 @@ class StreamableHttp:
             if _stands_open(scope):
                 await self._bounded(app, caller, scope, receive, send)
             else:
-                await app(scope, receive, _once(send))
+                await _answered(app, scope, receive, _Once(send))
 
     async def _bounded(self, app: ASGIApp, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         started = finished = False
@@ -98,20 +98,31 @@ class StreamableHttp:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _once(send: Send) -> Send:
-    """Send one response. The SDK begins a second, of an error, where a session ends while it takes a notification
+async def _answered(app: ASGIApp, scope: Scope, receive: Receive, send: "_Once") -> None:
+    try:
+        await app(scope, receive, send)
+    except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+        # Its session ended meanwhile, which the SDK does not look for everywhere.
+        if not send.started:
+            await PlainTextResponse("The session has ended; open another.", 404)(scope, receive, send)
+
+
+class _Once:
+    """Sends one response. The SDK begins a second, of an error, where a session ends while it takes a notification
     that it has answered already.
     """
-    finished = False
 
-    async def first(message: Message) -> None:
-        nonlocal finished
-        if finished:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self._finished = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._finished:
             return
-        finished = message["type"] == "http.response.body" and not message.get("more_body", False)
-        await send(message)
-
-    return first
+        self.started = True
+        self._finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
 
 
 def _stands_open(scope: Scope) -> bool:

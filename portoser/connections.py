@@ -1,0 +1,71 @@
+"""Connections of clients that begin a request and do not bring it to its end."""
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+log = structlog.get_logger(__name__)
+
+REQUEST_SECONDS: Final = 60.0
+"""How long a client may take to send a request, from the connection's or the request's first byte to its last."""
+
+_TIMED_OUT: Final = (
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 35\r\n\r\n"
+    b"The request did not come to its end"
+)
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's HTTP connection, closed where a request takes too long to arrive."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _arriving = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Part of asyncio's interface."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of asyncio's interface."""
+        self._arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of asyncio's interface."""
+        super().data_received(data)
+        if self._arriving:
+            self._wait()
+        elif self._deadline is not None:
+            self._arrived()
+
+    def on_message_begin(self) -> None:
+        """Part of httptools' interface."""
+        self._arriving = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Part of httptools' interface."""
+        self._arriving = False
+        super().on_message_complete()
+
+    def _wait(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._late)
+
+    def _arrived(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        log.info("http.request_timed_out", address=self.client[0] if self.client else None)
+        cycle: Any = self.cycle  # None before the first request
+        if self._arriving and (cycle is None or not cycle.response_started or cycle.response_complete):
+            self.transport.write(_TIMED_OUT)
+        self.transport.close()
