@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_metrics_count_calls_by_outcome(server: LiveServer) -> None:
         "audit_owed",
     ):
         assert f"\nportoser_{name}" in text
+
+
+def test_the_operators_page_names_every_metric_and_no_other(server: LiveServer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operators.md").read_text(encoding="utf-8")
+    there = set(re.findall(r"^# TYPE (portoser_\w+)", server.api("GET", "/metrics").text, re.MULTILINE))
+    assert set(re.findall(r"portoser_[a-z_]+", page)) - {"portoser_owner", "portoser_server"} == {
+        name for name in there if not name.endswith("_created")
+    }
 
 
 def test_sync_tells_how_the_source_stands_and_its_runs(server: LiveServer) -> None:

@@ -1,6 +1,7 @@
 """The README shows what happens."""
 
 from e2e_recording import record, recorded, told_apart
+
 from e2e_server import Server
 
 
