@@ -277,6 +277,12 @@ def check_against_parameters(
             "'limits.share' lets one worker run several calls, which needs an async function.",
             "Write 'async def', or take the limit out.",
         )
+    elif declared.share is not None and declared.limits.share > 1:
+        problems.warning(
+            declared.share,
+            "'limits.share' has no effect yet: each worker runs one call at a time.",
+            "Take it out, or leave it for later; calls of one caller run at once in workers of their own.",
+        )
     if declared.confirm is not None:
         _check_question(problems, *declared.confirm, parameters)
     if parameters is None:

@@ -120,6 +120,15 @@ def test_names_with_dots_are_told_of_but_taken() -> None:
     assert "some clients allow only" in warning.message
 
 
+def test_a_limit_that_has_no_effect_yet_is_told_of_but_taken() -> None:
+    found = reading(one_yaml="kind: Tool\nlimits: {share: 8}\n", one_py=b"async def one() -> int:\n    return 1\n")
+    assert found.tools[0].declaration.limits.share == 8
+    [warning] = found.problems
+    assert warning.severity is Severity.WARNING
+    assert (warning.line, warning.column) == (2, 17)
+    assert "no effect yet" in warning.message
+
+
 def test_a_power_that_this_server_does_not_have_is_told_of_but_taken() -> None:
     text = "kind: Tool\nuses:\n  registry: [all]\n  vault:\n    - orders/stripe-key\n"
     found = reading(refund_yaml=text, refund_py=REFUND)
