@@ -1,5 +1,6 @@
 """Brings a database to the tables that this code knows, once, however many servers start at a time."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ HEAD = "0001"
 
 VERSION_TABLE = "mcp_schema_version"
 MIGRATIONS = Path(__file__).with_name("migrations")
+HEAD_SQL = MIGRATIONS / "head.sql"
+"""What all migrations together do to an empty database."""
+
 OLDEST_POSTGRES = 14
 
 _LOCK = 0x706F72746F736572  # "portoser"
@@ -66,8 +70,9 @@ async def migrate(owner_dsn: str, *, server_role: str | None) -> None:
     try:
         # The lock belongs to this session, and is given back when it ends.
         await connection.execute("SELECT pg_advisory_lock($1::bigint)", _LOCK, timeout=120)
-        if await _standing(connection) != HEAD:
-            await _upgrade(dsn)
+        standing = await _standing(connection)
+        if standing != HEAD:
+            await (_make(connection) if standing is None else _upgrade(dsn))
             log.info("postgres.migrated", to=HEAD)
         if server_role is not None:
             await _grant(connection, server_role)
@@ -106,6 +111,23 @@ async def _standing(connection: asyncpg.Connection) -> str | None:
             "Upgrade Portoser, or use another database."
         )
     return str(version)
+
+
+async def _make(connection: asyncpg.Connection) -> None:
+    """Make the tables of an empty database as all migrations together do. Importing Alembic alone takes longer."""
+    async with connection.transaction():
+        await connection.execute(HEAD_SQL.read_text(encoding="utf-8"))
+
+
+def as_sql() -> str:
+    """All migrations as text, as `HEAD_SQL` holds it: ``python -m portoser.store.migrate`` writes it."""
+    from alembic import command
+
+    output = io.StringIO()
+    config = alembic_config()
+    config.output_buffer = output
+    command.upgrade(config, "head", sql=True)
+    return output.getvalue()
 
 
 def alembic_config() -> "Config":
@@ -165,3 +187,7 @@ async def _grant(connection: asyncpg.Connection, role: str) -> None:
     statements.append(f"GRANT USAGE ON SCHEMA {schema} TO {quoted}")
     async with connection.transaction():
         await connection.execute("; ".join(statements))
+
+
+if __name__ == "__main__":
+    HEAD_SQL.write_text(as_sql(), encoding="utf-8")

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.store.database import Database
 from portoser.store.embedded import SERVER_ROLE
-from portoser.store.migrate import HEAD, VERSION_TABLE, known_migrations, migrate
+from portoser.store.migrate import HEAD, HEAD_SQL, VERSION_TABLE, _upgrade, as_sql, known_migrations, migrate
 from portoser.store.tables import metadata
 
 
@@ -34,6 +34,37 @@ async def test_the_migrations_make_exactly_what_the_tables_declare(dsns):
 
 def test_the_head_named_in_code_is_the_newest_migration():
     assert known_migrations()[0] == HEAD
+
+
+def test_what_an_empty_database_is_made_of_is_all_migrations():
+    """A first start does without Alembic; `python -m portoser.store.migrate` writes the file anew."""
+    assert HEAD_SQL.read_text(encoding="utf-8") == as_sql()
+
+
+async def test_migrations_run_one_by_one_make_the_same_database(empty_dsns, dsns):
+    await _upgrade(empty_dsns.owner)
+    await migrate(empty_dsns.owner, server_role=SERVER_ROLE)
+    assert await made_of(empty_dsns.owner) == await made_of(dsns.owner)
+
+
+async def made_of(dsn):
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetch(
+            """
+            SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                pg_get_expr(d.adbin, d.adrelid), t.tgname, p.prosrc
+            FROM pg_class c
+            LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+            LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+            LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal
+            LEFT JOIN pg_proc p ON p.oid = t.tgfoid
+            WHERE c.relnamespace = 'public'::regnamespace
+            ORDER BY c.relname, a.attnum
+            """
+        )
+    finally:
+        await connection.close()
 
 
 async def test_many_servers_may_migrate_at_once_and_again(empty_dsns):
