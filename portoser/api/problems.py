@@ -92,8 +92,10 @@ async def _portoser_error(request: Request, error: Exception) -> Response:
                 extra=error.extra,
             )
         case Invalid():
-            count = sum(problem.is_error for problem in error.problems)
-            detail = f"What was sent cannot be taken: {count} {'problem' if count == 1 else 'problems'}."
+            errors = [problem for problem in error.problems if problem.is_error]
+            detail = f"What was sent cannot be taken: {len(errors)} problems."
+            if len(errors) == 1:
+                detail = str(errors[0])
             return problem_response(422, detail, code="invalid", instance=path, errors=error.problems)
         case Denied():
             return problem_response(403, str(error), code="forbidden", instance=path)
@@ -120,6 +122,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     detail, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND and detail == "Not Found":
         detail = f"There is nothing at {request.url.path}."
+        if request.url.path == "/":
+            detail += " MCP is at /mcp and /mcp/sse, REST is told at /docs."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = ", ".join(_methods_at(request))
         detail = f"{request.url.path} does not take {request.method}; it takes {allowed}."
@@ -167,9 +171,13 @@ def _from_pydantic(detail: Mapping[str, Any]) -> Problem:
     location = [str(part) for part in detail.get("loc", ())]
     if location[:1] in (["body"], ["query"], ["path"], ["header"]) and len(location) > 1:
         location = location[1:]
-    message = str(detail.get("msg", "")).removeprefix("Value error, ").rstrip(".")
+    told = _WORDS.get(str(detail.get("type")), str(detail.get("msg", "")))
+    message = told.removeprefix("Value error, ").rstrip(".")
     return Problem(path=".".join(location), message=f"{message}.")
 
+
+_WORDS = {"missing": "This is missing", "extra_forbidden": "This is not known here"}
+"""What we say where pydantic has words of its own trade."""
 
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 """RFC 9110's names where Python's older versions have older ones."""

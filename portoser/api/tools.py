@@ -126,7 +126,8 @@ async def put_tool(
 ) -> ToolChanged:
     """Make the tool what the body says, whether it exists or not; If-Match refuses a change that comes too late."""
     if body.get("name", name) != name:
-        raise Invalid([Problem(path="name", message=f"The body names {body['name']!r}, the address {name!r}.")])
+        message = f"The body names {body['name']!r}, the address {name!r}."
+        raise Invalid([Problem(path="name", message=message, advice="Leave the name out of the body.")])
     declared = from_rest({**body, "name": name})
     served = services.follower.snapshot.tools.get(name)
     existing = served.registered if served is not None else None

@@ -117,8 +117,8 @@ def _refusal(response: "httpx.Response", url: str, *, with_token: bool) -> Comma
     detail = str(problem["detail"])
     if response.status_code == 401:
         detail += " Set PORTOSER_TOKEN." if not with_token else " Is PORTOSER_TOKEN right?"
-    lines = (problem_line(item) for item in problem.get("errors") or () if isinstance(item, dict))
-    problems = tuple(line for line in lines if line not in detail)
+    items = (item for item in problem.get("errors") or () if isinstance(item, dict))
+    problems = tuple(problem_line(item) for item in items if str(item.get("message")) not in detail)
     return CommandError(detail, code=_CODES.get(response.status_code, Exit.FAILED), problems=problems)
 
 

@@ -22,6 +22,11 @@ def test_all_that_the_page_loads_comes_from_here(server: LiveServer) -> None:
     assert '"/openapi.json"' in server.api("GET", "/docs/start.js").text
 
 
+def test_who_asks_for_nothing_is_told_where_all_is(server: LiveServer) -> None:
+    assert "/docs" in server.api("GET", "/").json()["detail"]
+    assert server.api("HEAD", "/docs").status_code == 200
+
+
 def test_the_page_may_load_and_run_nothing_else(server: LiveServer) -> None:
     page = server.api("GET", "/docs")
     policy = page.headers["content-security-policy"]

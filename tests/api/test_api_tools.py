@@ -165,6 +165,7 @@ def test_broken_code_is_told_with_line_and_column(server: LiveServer) -> None:
     answer = server.api("POST", "/api/mcp/tools", json={"name": "broken", "code": "def broken():\n    return 1 +\n"})
     assert answer.status_code == 422
     [error] = answer.json()["errors"]
+    assert answer.json()["detail"].startswith("broken.py:2:")
     assert (error["path"], error["line"]) == ("broken.py", 2)
     assert error["column"] > 0
 
