@@ -21,7 +21,8 @@ from portoser.store.sync_runs import RunRow
 from sync import report
 from sync.planned import Plan
 from sync.status import ENDED_WELL, Condition, RunOutcome, SourceStatus, SyncRun
-from sync.steps import Run, Workshop, applied_tree
+from sync.steps import applied_tree
+from sync.workshop import Run, Workshop
 
 log = structlog.get_logger(__name__)
 

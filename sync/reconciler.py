@@ -33,7 +33,8 @@ from sync.ledger import SHOWN_PROBLEMS, Ledger, Start, remembered
 from sync.planned import Plan
 from sync.sources.base import Scan, Source, SourceUnreadable
 from sync.status import ENDED_WELL, Conditions, Phase, RunOutcome, SourceStatus, SyncRun, phase_after
-from sync.steps import FROM_PLAN, LOOK, UP_TO_ADMISSION, Run, Settled, Workshop, applied_tree, conclude, follow, take
+from sync.steps import FROM_PLAN, LOOK, UP_TO_ADMISSION, applied_tree, conclude, follow, take
+from sync.workshop import Run, Settled, Workshop
 
 log = structlog.get_logger(__name__)
 

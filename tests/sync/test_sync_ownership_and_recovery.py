@@ -78,6 +78,33 @@ async def test_a_newer_change_overtakes_a_run_that_admits_code_which_hangs(
     repo.tool("one", answer="1")
     await world.until(lambda: world.names == ["one"])
     assert stand_in.cancelled == 1
+    await world.until(lambda: world.reconciler.status.holds("Ready"))
+    runs = await world.rows("SELECT outcome FROM mcp_sync_runs ORDER BY started_at")
+    assert [run["outcome"] for run in runs] == ["applied"]
+
+
+async def test_a_run_that_was_stopped_is_told_as_interrupted_by_the_next_leader(
+    repo: Repo, database: Any, stand_in: StandIn
+) -> None:
+    repo.tool("one", answer="'hang'")
+    repo.commit()
+    async with reconciling(repo, database, stand_in) as world:
+        await stand_in.hanging.wait()
+        await world.until(lambda: world.rows("SELECT 1 FROM mcp_sync_runs WHERE outcome IS NULL"))
+    repo.tool("one", answer="1")
+    async with reconciling(repo, database, stand_in) as world:
+        await world.until(lambda: world.names == ["one"])
+        rows = await world.rows("SELECT id, outcome, error, finished_at FROM mcp_sync_runs ORDER BY started_at")
+        assert [row["outcome"] for row in rows] == ["interrupted", "applied"]
+        assert rows[0]["error"] == (
+            "The server ended before the run did. Nothing of it was applied; the next run begins anew."
+        )
+        assert rows[0]["finished_at"] is not None
+        told = await world.rows("SELECT arguments, outcome FROM mcp_audit_logs WHERE event = 'sync.run' ORDER BY seq")
+        assert [(entry["outcome"], entry["arguments"]["run"]) for entry in told] == [
+            ("interrupted", rows[0]["id"]),
+            ("ok", rows[1]["id"]),
+        ]
 
 
 async def test_a_fault_of_ours_is_recorded_and_tried_again(
