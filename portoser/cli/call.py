@@ -46,12 +46,13 @@ def call(
     if as_json:
         print_json(answer)
     else:
-        _print_answer(answer)
+        print_answer(answer)
     if answer["isError"]:
         raise typer.Exit(Exit.FAILED)
 
 
-def _print_answer(answer: dict[str, Any]) -> None:
+def print_answer(answer: dict[str, Any]) -> None:
+    """What a tool answered, for a person: texts as they are, of the rest what it is."""
     if answer["isError"] and answer["message"]:
         warn(answer["message"])
         return

@@ -10,7 +10,7 @@ import typer
 
 from portoser import __version__
 from portoser.catalog.errors import PortoserError
-from portoser.cli import audit, authoring, call, check, connect, doctor, groups, plan, sync, tokens, tools
+from portoser.cli import audit, authoring, call, check, connect, dev, doctor, groups, plan, sync, tokens, tools
 from portoser.cli.client import DEFAULT_URL
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.target import Target
@@ -63,6 +63,7 @@ def serve(ctx: typer.Context) -> None:
     command().main(args=ctx.args, prog_name="portoser serve")
 
 
+app.command()(dev.dev)
 app.command()(check.validate)
 app.command()(plan.plan)
 app.command()(sync.sync)

@@ -1,0 +1,231 @@
+"""`portoser dev`: check at each save, and call at a prompt."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+GREET = 'def greet(name: str, loud: bool = False) -> str:\n    """Greet."""\n    return f"{WORD}, {name}!"\n'
+MANIFEST = "kind: Tool\nexamples:\n  - call: {name: Ada}\n    expect: 'Hello, Ada!'\n"
+SLOW = (
+    "import asyncio\nfrom portoser.tool import ctx\n\n"
+    'async def slow(seconds: float) -> int:\n    """Wait."""\n    ctx.info("waiting", seconds=seconds)\n'
+    "    await asyncio.sleep(seconds)\n    return 1\n"
+)
+COMMAND = [sys.executable, "-m", "portoser", "dev"]
+SECONDS = 30.0
+STEERING = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def greeting(word: str) -> str:
+    return GREET.replace("{WORD}", word)
+
+
+@pytest.fixture
+def tools(home: Path) -> Path:
+    folder = home / "tools.d"
+    folder.mkdir()
+    (folder / "greet.py").write_text(greeting("Hello"))
+    (folder / "greet.yaml").write_text(MANIFEST)
+    return folder
+
+
+@pytest.fixture
+def environment(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PORTOSER_SANDBOX": "off",
+        "XDG_STATE_HOME": str(home / "state"),
+        "PROMPT_TOOLKIT_NO_CPR": "1",
+        "TERM": "xterm",
+    }
+
+
+def piped(lines: str, environment: dict[str, str], *options: str, code: int = 0) -> str:
+    """What it says to lines of standard input."""
+    done = subprocess.run(
+        [*COMMAND, *options], input=lines, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback (most" not in done.stderr
+    return done.stdout + done.stderr
+
+
+class Terminal:
+    """A person at a terminal of 80 columns."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.execvpe(COMMAND[0], COMMAND, environment)
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.said = ""
+        self._seen = 0
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def sees(self, text: str) -> None:
+        """Wait until it says something, from where the last wait ended on."""
+        deadline = time.monotonic() + SECONDS
+        seen = ""
+        while text not in (seen := self._unread()):
+            assert time.monotonic() < deadline, f"{text!r} is not in {seen!r}"
+            self._read()
+        self._seen = self.said.index(text, self._seen) + len(text)
+
+    def ends(self) -> int:
+        """Its exit code, once it has ended."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+            assert time.monotonic() < deadline, f"it goes on: {self.said!r}"
+            self._read()
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._fd)
+
+    def _unread(self) -> str:
+        return self.said[self._seen :]
+
+    def _read(self) -> None:
+        if select.select([self._fd], [], [], 0.1)[0]:
+            with contextlib.suppress(OSError):  # it has ended
+                self.said += STEERING.sub(b"", os.read(self._fd, 65536)).decode(errors="replace")
+
+
+@pytest.fixture
+def terminal(tools: Path, environment: dict[str, str]) -> Iterator[Terminal]:
+    opened = Terminal(environment)
+    yield opened
+    opened.close()
+
+
+def test_an_author_completes_calls_edits_and_quits(terminal: Terminal, tools: Path, home: Path) -> None:
+    terminal.sees("1 example passed")
+    terminal.sees("anonymous>")
+    terminal.type("gr\t")
+    terminal.sees("greet")
+    terminal.type("na\t")
+    terminal.sees("name=")
+    terminal.type("Ada lo\t")
+    terminal.sees("loud=")
+    terminal.type("f\t")
+    terminal.sees("false")
+    terminal.type("\r")
+    terminal.sees("Hello, Ada!")
+    terminal.sees("anonymous>")
+    terminal.type("gree")
+    (tools / "greet.py").write_text(greeting("Hi"))
+    terminal.sees("~ greet")
+    terminal.sees("tools.d/greet.yaml:3:5: error: Example 1 expects")
+    terminal.sees("1 failed")
+    terminal.type("t name=Bob\r")  # the line that was begun is still there
+    terminal.sees("Hi, Bob!")
+    terminal.sees("anonymous>")
+    terminal.type("\x04")
+    assert terminal.ends() == 0
+    history = home / "state" / "portoser" / "dev-history"
+    assert "greet name=Bob" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_ends_the_call_and_not_the_program(terminal: Terminal, tools: Path) -> None:
+    terminal.sees("anonymous>")
+    (tools / "slow.py").write_text(SLOW)
+    (tools / "slow.yaml").write_text('kind: Tool\nconfirm: "Wait {seconds}?"\n')
+    terminal.sees("+ slow")
+    terminal.type("slow seconds=60\r")
+    terminal.sees("Wait 60? [y/N]")
+    terminal.type("y\r")
+    terminal.sees("info: waiting")
+    terminal.type("\x03")
+    terminal.sees("cancelled: slow seconds=60")
+    terminal.sees("anonymous>")
+    terminal.type("as ada operator\r")
+    terminal.sees("ada>")
+    terminal.type("greet name=A\r")
+    terminal.sees("You may not call 'greet'")
+    terminal.type("quit\r")
+    assert terminal.ends() == 0
+
+
+def test_killing_it_leaves_no_process_behind(terminal: Terminal) -> None:
+    terminal.sees("anonymous>")
+    children = psutil.Process(terminal.pid).children(recursive=True)
+    assert children
+    terminal.close()
+    terminal.pid = 0
+    _, alive = psutil.wait_procs(children, timeout=SECONDS)
+    assert alive == []
+    terminal._fd = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_lines_are_read_from_a_pipe_and_told_in_words(tools: Path, environment: dict[str, str]) -> None:
+    said = piped("greet name=Ada\ntools\nshow greet\nas ada\nexamples\nhelp\n", environment)
+    for told in ("Hello, Ada!", "1/1", "greet.yaml, greet.py", "may call 0 tools", "1 example passed", "Ctrl-D"):
+        assert told in said
+    assert "\x1b" not in said
+    said = piped("greet nam=Ada\ngreet\n", environment, code=1)
+    assert "Did you mean 'name'?" in said
+    assert "name is missing" in said
+
+
+def test_a_program_gets_json_lines(tools: Path, environment: dict[str, str]) -> None:
+    (tools / "slow.py").write_text(SLOW)
+    (tools / "slow.yaml").write_text("kind: Tool\n")
+    (tools / "hosts.py").write_text('def hosts() -> int:\n    """Count."""\n    return len(registry.machines())\n')
+    (tools / "hosts.yaml").write_text("kind: Tool\n")
+    lines = 'slow seconds=0\nhosts\nschema greet\nnothing\ncall greet {"name": "Ada"}\n'
+    events: list[dict[str, Any]] = [
+        json.loads(line) for line in piped(lines, environment, "--json", code=1).splitlines()
+    ]
+    by_kind = {event["event"]: event for event in events}
+    assert by_kind["checked"]["examples"] == {"passed": 1, "failed": 0}
+    assert by_kind["checked"]["added"] == ["greet", "hosts", "slow"]
+    assert by_kind["log"]["data"] == {"seconds": 0.0}
+    assert by_kind["schema"]["input"]["required"] == ["name"]
+    assert "nothing" in by_kind["error"]["message"]
+    slow, hosts, greet = (event for event in events if event["event"] == "result")
+    assert slow["structuredContent"] == {"result": 1}
+    assert hosts["structuredContent"]["result"] > 0  # the registry's own power answers, as it does on a server
+    assert greet["content"][0]["text"] == "Hello, Ada!"
+
+
+def test_once_says_what_validate_says_and_exits_as_it_does(tools: Path, environment: dict[str, str]) -> None:
+    def said(*arguments: str) -> tuple[int, list[str]]:
+        command = [sys.executable, "-m", "portoser", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, [line for line in done.stdout.splitlines() if line.startswith("tools.d/")]
+
+    assert said("dev", "--once")[0] == 0
+    (tools / "greet.py").write_text(greeting("Hi"))
+    (tools / "bad.yaml").write_text("kind: Tool\nnmae: bad\n")
+    assert said("dev", "--once") == said("validate")
+    assert len(said("dev", "--once")[1]) == 3
+    environment.pop("PORTOSER_SANDBOX")
+    code, problems = said("dev")
+    assert code == 1
+    assert problems == said("validate")[1] != []
+    assert said("dev", "--once", "--no-run")[0] == 1
