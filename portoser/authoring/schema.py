@@ -155,7 +155,7 @@ def _limits(default: Limits) -> _Schema:
                     "pattern": RATE_FORM,
                 },
                 "share": {
-                    "description": "How many calls an async tool runs in one worker at the same time. Has no effect yet.",
+                    "description": "How many calls an async tool runs in one worker at once. It has no effect yet.",
                     "type": "integer",
                     "minimum": 1,
                     "maximum": MOST_SHARE,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +183,20 @@ def test_killing_it_leaves_no_process_behind(terminal: Terminal) -> None:
 
 
 def test_lines_are_read_from_a_pipe_and_told_in_words(tools: Path, environment: dict[str, str]) -> None:
-    said = piped("greet name=Ada\ntools\nshow greet\nas ada\nexamples\nhelp\n", environment)
-    for told in ("Hello, Ada!", "1/1", "greet.yaml, greet.py", "may call 0 tools", "1 example passed", "Ctrl-D"):
+    lines = "greet name=Ada\ntools\nshow greet\ngreet nam=Ada\ngreet\nas ada\nexamples\nhelp\n"
+    said = piped(lines, environment, code=1)
+    for told in (
+        "Did you mean 'name'?",
+        "name is missing",
+        "Hello, Ada!",
+        "1/1",
+        "greet.yaml, greet.py",
+        "may call 0 tools",
+        "1 example passed",
+        "Ctrl-D",
+    ):
         assert told in said
     assert "\x1b" not in said
-    said = piped("greet nam=Ada\ngreet\n", environment, code=1)
-    assert "Did you mean 'name'?" in said
-    assert "name is missing" in said
 
 
 def test_a_program_gets_json_lines(tools: Path, environment: dict[str, str]) -> None:
@@ -213,19 +220,24 @@ def test_a_program_gets_json_lines(tools: Path, environment: dict[str, str]) -> 
     assert greet["content"][0]["text"] == "Hello, Ada!"
 
 
-def test_once_says_what_validate_says_and_exits_as_it_does(tools: Path, environment: dict[str, str]) -> None:
+def test_once_says_what_validate_says_and_exits_as_it_does(
+    portoser: Callable[..., Any], tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def said(*arguments: str) -> tuple[int, list[str]]:
-        command = [sys.executable, "-m", "portoser", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        return done.returncode, [line for line in done.stdout.splitlines() if line.startswith("tools.d/")]
+        done = portoser(*arguments)
+        return done.code, [line for line in done.out.splitlines() if line.startswith("tools.d/")]
 
-    assert said("dev", "--once")[0] == 0
+    monkeypatch.setenv("PORTOSER_SANDBOX", "off")
+    assert said("dev", "--once") == (0, [])
     (tools / "greet.py").write_text(greeting("Hi"))
     (tools / "bad.yaml").write_text("kind: Tool\nnmae: bad\n")
-    assert said("dev", "--once") == said("validate")
-    assert len(said("dev", "--once")[1]) == 3
-    environment.pop("PORTOSER_SANDBOX")
-    code, problems = said("dev")
+    code, problems = said("dev", "--once")
+    assert (code, problems) == said("validate")
     assert code == 1
-    assert problems == said("validate")[1] != []
-    assert said("dev", "--once", "--no-run")[0] == 1
+    assert len(problems) == 3
+    monkeypatch.delenv("PORTOSER_SANDBOX")
+    refused = portoser("dev")
+    assert refused.code == 1
+    assert "PORTOSER_SANDBOX=off" in refused.err
+    assert "nmae" in refused.out  # what can be told without running code is told all the same
+    assert said("dev", "--once", "--no-run") == said("validate", "--no-run")
