@@ -79,6 +79,10 @@ class Folder:
         """The contents by path."""
         return {path: entry.content for path, entry in self._entries.items() if entry.problem is None}
 
+    def has(self, path: str) -> bool:
+        """Whether there was anything at a path when it was looked at last, taken or not."""
+        return path in self._entries
+
     def since(self) -> dict[str, float]:
         """When, by the monotonic clock, the content was first seen of what changed lately."""
         lately = time.monotonic() - _LATELY

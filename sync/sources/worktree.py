@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 _STALE_LOCK = 30.0
 """Seconds after which an index.lock was left by a git that died."""
 _LONGEST_SETTLING = 10.0
+_AFTER_A_LOSS = 0.1
+"""Seconds that a file has to be gone: many editors rename the old one away before they write the new one."""
 _FOR_WRITERS = 0.5
 """Seconds that a look waits for files that are being written; then the others are taken without them."""
 _AGAIN = 0.1
@@ -180,6 +182,7 @@ class Worktree:
         """Look until nothing moves any more; whether anything had changed."""
         began = time.monotonic()
         any_changed = False
+        lost: set[str] = set()
         look_at: set[str] | None = self._take_hints()
         while True:
             changed = await in_thread(self._folder.update, look_at) if look_at != set() else set()
@@ -191,7 +194,8 @@ class Worktree:
                 raise SourceUnreadable(
                     f"{self.root} did not come to rest in {_LONGEST_SETTLING:g} s. Nothing is changed until it does."
                 )
-            await asyncio.sleep(self._settle)
+            lost = {path for path in lost | changed if not self._folder.has(path)}
+            await asyncio.sleep(max(self._settle, _AFTER_A_LOSS) if lost & changed else self._settle)
             hints = self._take_hints()
             look_at = None if hints is None else hints | changed | written
 

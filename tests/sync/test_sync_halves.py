@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +171,54 @@ async def test_saves_one_after_the_other_are_not_held_up(repo: Any, world: Start
         await w.until(lambda number=number: w.tool("one").version == number)
         await asyncio.sleep(0)
     assert w.reconciler.status.holds("Ready")
+
+
+def renamed_away(path: Path, text: str) -> Iterator[None]:
+    """As Vim saves: the old file becomes the backup, then the new one is written, then the backup goes."""
+    backup = path.with_name(f"{path.name}~")
+    path.rename(backup)
+    yield
+    path.write_text(text)
+    backup.unlink()
+
+
+def written_aside(path: Path, text: str) -> Iterator[None]:
+    """As JetBrains' editors, gedit and Kate save: the new file is written beside the old one and takes its place."""
+    aside = path.with_name(f"{path.name}___jb_tmp___")
+    aside.write_text(text)
+    yield
+    aside.replace(path)
+
+
+def linked_and_emptied(path: Path, text: str) -> Iterator[None]:
+    """As Emacs and Nano save: a lock that is a dangling link, and the file itself is emptied and written."""
+    lock = path.with_name(f".#{path.name}")
+    lock.symlink_to("ada@machine.1234:1700000000")
+    with path.open("w") as file:
+        yield
+        file.write(text)
+    lock.unlink()
+
+
+@pytest.mark.parametrize("save", [renamed_away, written_aside, linked_and_emptied])
+async def test_an_editor_that_takes_its_time_to_save_takes_no_tool_away(
+    repo: Any, world: Start, save: Callable[[Path, str], Iterator[None]]
+) -> None:
+    repo.tool("one", permissions="[boss]")
+    w = await world()
+    seen = seen_by(w)
+    for path, text in (
+        (repo.tools / "one.yaml", "kind: Tool\ndescription: Saved\npermissions: [boss]\n"),
+        (repo.tools / "one.py", "def one() -> int:\n    return 2\n"),
+    ):
+        for _ in save(path, text):
+            await asyncio.sleep(0.03)
+
+    async def saved() -> bool:
+        code = await w.rows(f"SELECT content FROM mcp_revision_files WHERE digest = '{w.tool('one').digest}'")
+        return w.tool("one").revision.description == "Saved" and "return 2" in code[0]["content"]
+
+    await w.until(saved)
+    await w.until(lambda: w.reconciler.status.holds("Ready"))
+    assert all(served is not None and served.permissions == ("boss",) for served in seen)
+    assert {served.registered.status.value for served in seen} == {"Synced"}
