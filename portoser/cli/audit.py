@@ -10,7 +10,7 @@ import typer
 
 from portoser.cli.client import Server
 from portoser.cli.exits import CommandError, Exit
-from portoser.cli.output import clean, console, print_json, print_json_line, say
+from portoser.cli.output import clean, moment, print_hanging, print_json, print_json_line, say
 from portoser.cli.target import AsJson, server_of
 
 app = typer.Typer(help="The audit log.", no_args_is_help=True)
@@ -160,7 +160,7 @@ def _print_entry(entry: dict[str, Any]) -> None:
     from rich.text import Text
 
     colour = {"ok": "green", "denied": "yellow", "invalid": "yellow", "input_required": "yellow"}
-    line = Text(clean(entry["at"])[:23].replace("T", " "), style="dim")
+    line = Text(clean(moment(entry["at"], exact=True)), style="dim")
     line.append(f"  {clean(entry['outcome']):<8}", style=colour.get(entry["outcome"], "red"))
     line.append(f"  {clean(entry['event'])}")
     if entry["tool"]:
@@ -176,4 +176,4 @@ def _print_entry(entry: dict[str, Any]) -> None:
         line.append(f"  {clean(entry['reason'])}")
     if entry["request_id"]:
         line.append(f"  {clean(entry['request_id'])}", style="dim")
-    console().print(line)
+    print_hanging(line, indent=4)

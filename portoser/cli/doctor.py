@@ -16,7 +16,7 @@ import typer
 
 from portoser.catalog.errors import PortoserError
 from portoser.cli.exits import Exit
-from portoser.cli.output import clean, console, print_json
+from portoser.cli.output import clean, print_hanging, print_json
 from portoser.cli.target import AsJson
 
 if TYPE_CHECKING:
@@ -231,6 +231,6 @@ def _print(finding: Finding) -> None:
 
     mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}[finding.good]
     line = Text(f"{mark} ", style=style).append(f"{finding.subject:<9}", style="bold").append(clean(finding.message))
-    console().print(line)
+    print_hanging(line, indent=11)
     if finding.next_step and finding.good is not True:
-        console().print(Text(f"            {clean(finding.next_step)}", style="dim"))
+        print_hanging(Text(f"{'':<11}{clean(finding.next_step)}", style="dim"), indent=11)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 WIDE = 240
 """Columns where nobody looks: output into a pipe is not cut to a terminal's width."""
@@ -52,6 +53,19 @@ def say(text: str = "", *, style: str = "") -> None:
     console().print(Text(clean(text), style=style), soft_wrap=True)
 
 
+def print_hanging(line: "Text", *, indent: int) -> None:
+    """A line that goes on below its beginning where the terminal is too narrow for it; a pipe gets it as one."""
+    out = console()
+    if not out.is_terminal:
+        out.print(line, soft_wrap=True)
+        return
+    first, *others = line.wrap(out, max(out.width - indent, _LEAST))
+    out.print(first)
+    for other in others:
+        other.pad_left(indent)
+        out.print(other)
+
+
 def warn(text: str) -> None:
     """A line for a person, on standard error."""
     from rich.text import Text
@@ -59,12 +73,13 @@ def warn(text: str) -> None:
     console(stderr=True).print(Text(clean(text), style="yellow"), soft_wrap=True)
 
 
-def moment(at: str | None) -> str:
-    """A time of the server's, told by this machine's clock, to the second."""
+def moment(at: str | None, *, exact: bool = False) -> str:
+    """A time of the server's, told by this machine's clock, to the second, or to the millisecond."""
     if not at:
         return ""
     try:
-        return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S}"
+        told = datetime.fromisoformat(at).astimezone()
+        return f"{told:%Y-%m-%d %H:%M:%S}" + (f".{told.microsecond // 1000:03}" if exact else "")
     except (ValueError, OverflowError):
         return at
 
