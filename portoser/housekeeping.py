@@ -2,9 +2,10 @@
 
 import asyncio
 
+import asyncpg
 import structlog
 
-from portoser.catalog.errors import Unavailable
+from portoser.catalog.errors import PortoserError
 from portoser.registry.changes import RegistryWriter
 
 log = structlog.get_logger(__name__)
@@ -18,6 +19,6 @@ async def keep_house(writer: RegistryWriter, *, every: float = EVERY) -> None:
     while True:
         try:
             await writer.end_expired_overrides()
-        except Unavailable as error:
+        except (PortoserError, asyncpg.PostgresError) as error:  # nothing that the server should end for
             log.info("housekeeping.postponed", reason=str(error))
         await asyncio.sleep(every)

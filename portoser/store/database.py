@@ -150,7 +150,7 @@ class Database:
         try:
             connection = await asyncpg.connect(self._dsn, timeout=timeout, command_timeout=timeout)
             await set_codecs(connection)
-        except (*AWAY, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+        except (*AWAY, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as error:
             raise away(error) from error
         return connection
 
@@ -172,7 +172,7 @@ class Database:
                 await self._cut()
                 raise Unavailable(_HANGS) from error
             raise Unavailable(f"No connection to Postgres was to be had within {timeout:g} s.") from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise away(error) from error
         self._in_use.add(connection)
         try:
@@ -245,7 +245,7 @@ class Database:
         while True:
             try:
                 connection = await asyncpg.connect(self._dsn, timeout=10)
-            except (*AWAY, asyncpg.PostgresError) as error:
+            except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 log.debug("postgres.listen_waits", error=str(error), delay=delay)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
                 delay = min(delay * 2, 5.0)
@@ -277,4 +277,5 @@ def _is_gone(connection: PoolConnectionProxy) -> bool:
 
 def away(error: BaseException) -> Unavailable:
     """The error that says Postgres is not there right now, and why."""
-    return Unavailable(f"Postgres is not available: {str(error) or type(error).__name__}.")
+    late = "it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return Unavailable(f"Postgres is not available: {str(error).rstrip('.') or late}.")

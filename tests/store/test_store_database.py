@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -87,6 +88,15 @@ async def test_a_database_that_is_not_there_is_unavailable_and_a_wrong_password_
     with pytest.raises(PortoserError, match="Check DATABASE_URL") as refusal:
         await Database.connect(dsns.server.replace("portoser_server:", "portoser_server:x"))
     assert not isinstance(refusal.value, Unavailable)
+
+
+async def test_a_host_that_takes_the_connection_and_says_nothing_is_unavailable_in_bounded_time():
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{folder}/.s.PGSQL.5432")
+        silent.listen()  # the system takes the connection, and nobody ever answers
+        database = Database(f"postgresql://a:b@/c?host={folder}", pool=None)
+        with pytest.raises(Unavailable, match=r"^Postgres is not available: it did not answer in time\.$"):
+            await database.connect_alone(timeout=0.2)
 
 
 async def test_a_connection_that_is_cut_inside_the_block_is_unavailable_and_the_next_one_works(database, dsns):
