@@ -69,6 +69,20 @@ def test_the_database_url_may_stand_in_a_file_and_is_never_shown(home: Path, mon
     assert problems() == ("DATABASE_URL and DATABASE_URL_FILE are both set: set one.",)
 
 
+def test_the_url_of_the_migrations_is_for_a_database_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = home / "dsn"
+    secret.write_text("postgresql://owner:hunter2@db/x\n")
+    monkeypatch.setenv("PORTOSER_MIGRATIONS_URL_FILE", str(secret))
+    assert problems() == (
+        "PORTOSER_MIGRATIONS_URL is set and DATABASE_URL is not: set both, or neither for the embedded Postgres.",
+    )
+    monkeypatch.setenv("DATABASE_URL", "postgresql://server@db/x")
+    settings = load_settings()
+    assert settings.migrations_url is not None
+    assert settings.migrations_url.get_secret_value() == "postgresql://owner:hunter2@db/x"
+    assert "hunter2" not in repr(settings)
+
+
 def test_everything_that_is_wrong_is_said_at_once_each_in_a_sentence(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
