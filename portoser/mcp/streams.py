@@ -83,6 +83,7 @@ class Outbox:
         self._on_stall = on_stall
         self._queued = 0
         self._unread = 0
+        self._has_stalled = False
         self._read = anyio.Event()
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -119,7 +120,9 @@ class Outbox:
             self._stall()
 
     def _stall(self) -> NoReturn:
-        self._on_stall(self._unread)
+        if not self._has_stalled:  # it is told once, however many messages wait
+            self._has_stalled = True
+            self._on_stall(self._unread)
         raise anyio.BrokenResourceError
 
     async def events(self) -> bytes:

@@ -247,10 +247,42 @@ async def test_a_client_that_asks_for_much_and_never_reads_costs_little_memory(
                 pytest.fail("the session went on")
         await until(lambda: world.mcp.status().sse_sessions == 0)
     writer.close()
-    told = [each for each in logs if each["event"] == "mcp.client_stalled"]
-    assert told
-    assert told[0]["subject"] == "anonymous"
-    assert 3_000_000 < told[0]["unread_bytes"] <= 5_000_000
+    [told] = [each for each in logs if each["event"] == "mcp.client_stalled"]
+    assert told["subject"] == "anonymous"
+    assert 3_000_000 < told["unread_bytes"] <= 5_000_000
+
+
+async def test_a_client_that_never_reads_what_a_tool_logs_loses_its_session_and_the_call_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portoser.mcp.streams.STALL_SECONDS", 0.1)
+
+    async def chatter(arguments: dict[str, Any], events: Any) -> Any:
+        try:
+            while True:
+                events.log("info", "x" * 20_000, None)
+                await asyncio.sleep(0.0001)
+        finally:
+            world.invocation.cancelled.set()
+
+    world.follower.swap(served("chatter"))
+    world.invocation.bodies["chatter"] = chatter
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(world.url.rpartition(":")[2]), limit=1024)
+    writer.write(b"GET /mcp/sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    while not (line := await reader.readline()).startswith(b"data: "):
+        pass
+    path = line.removeprefix(b"data: ").strip().decode()
+    with structlog.testing.capture_logs() as logs:
+        async with httpx.AsyncClient(base_url=world.url, timeout=30) as http:
+            await http.post(path, json=HELLO)
+            await http.post(path, json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+            params = {"name": "chatter", "arguments": {}}
+            await http.post(path, json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+        await asyncio.wait_for(world.invocation.cancelled.wait(), 20)
+        await until(lambda: world.mcp.status().sse_sessions == 0)
+    writer.close()
+    [told] = [each for each in logs if each["event"] == "mcp.client_stalled"]
+    assert told["unread_bytes"] < 20_000_000
 
 
 @pytest.mark.parametrize("size", [10, 400_000])
@@ -265,7 +297,7 @@ async def test_a_slow_client_that_reads_gets_all_of_it(
     world.follower.swap(served("shout"))
     world.invocation.bodies["shout"] = shout
     async with mcp.Client(sse_client(world.sse)) as client:
-        results = await asyncio.gather(*(client.call_tool("shout", {}) for _ in range(100)))
+        results = await asyncio.gather(*(client.call_tool("shout", {}) for _ in range(20)))
     assert {len(result.content[0].model_dump()["text"]) for result in results} == {size}
 
 
