@@ -18,6 +18,9 @@ from sync.sources.worktree import Worktree
 
 SOURCE = "main"
 
+_POLL = 2.0
+"""Seconds between looks at everything: somebody waits for what no event told of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -59,7 +62,7 @@ class Checker:
 
     def __init__(self, folder: Path, admission: Admission | None = None) -> None:
         self.admission = admission
-        self._source = Worktree(folder, name=SOURCE)
+        self._source = Worktree(folder, name=SOURCE, poll=_POLL)
         self._reader = Reader(SOURCE)
         self._seen: dict[tuple[str, tuple[int, ...]], Seen] = {}
         self._checking = asyncio.Lock()
@@ -77,7 +80,7 @@ class Checker:
         """
         async with self._checking:
             began = time.perf_counter()
-            scan = await self._source.scan()
+            scan = await self._source.scan(thorough=True)  # a save is seen before its event comes
             reading = self._reader.read(scan.files, scan.refused)
             seen = await self._look(reading.tools, progress)
             return _checked(scan, reading, seen, time.perf_counter() - began)
