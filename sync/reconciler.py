@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import asyncpg
 import msgspec
@@ -28,13 +27,14 @@ from portoser.registry.snapshot import Snapshot
 from portoser.store.database import Database
 from portoser.store.sources import SourceRow
 from sync import report
+from sync.conclusion import conclude, settled_after, status_after
 from sync.leader import Leadership
-from sync.ledger import SHOWN_PROBLEMS, Ledger, Start, remembered
+from sync.ledger import Ledger, Start, remembered
 from sync.planned import Plan
 from sync.sources.base import Scan, Source, SourceUnreadable
-from sync.status import ENDED_WELL, Conditions, Phase, RunOutcome, SourceStatus, SyncRun, phase_after
-from sync.steps import FROM_PLAN, LOOK, UP_TO_ADMISSION, applied_tree, conclude, follow, take
-from sync.workshop import Run, Settled, Workshop
+from sync.status import ENDED_WELL, Conditions, Phase, RunOutcome, SourceStatus, SyncRun
+from sync.steps import FROM_PLAN, LOOK, UP_TO_ADMISSION, applied_tree, follow, take
+from sync.workshop import Run, Workshop
 
 log = structlog.get_logger(__name__)
 
@@ -357,58 +357,17 @@ class Reconciler:
         if done.outcome is RunOutcome.STANDBY:
             await self._take_up()
         conclude(run, done.outcome, done.error)
-        self._settle(run, done)
-        old = self._status
-        failures = old.failures + 1 if done.outcome is RunOutcome.FAILED else 0
+        if done.outcome is RunOutcome.FAILED:
+            self._failed = run.scan
+        self._shop.settled = settled_after(run, done, self._shop.settled)
+        failures = self._status.failures + 1 if done.outcome is RunOutcome.FAILED else 0
         pause = _backoff(failures)
         self._retry_at = time.monotonic() + pause.total_seconds()
-        changed: dict[str, Any] = {}
-        if run.plan is not None:
-            changed = {
-                "problems": run.problems[:SHOWN_PROBLEMS],
-                "problem_count": len(run.problems),
-                "warnings": run.warnings[:SHOWN_PROBLEMS],
-                "warning_count": len(run.warnings),
-                "held_plan": done.plan_id if done.outcome is RunOutcome.HELD else None,
-            }
-        if run.scan is not None:
-            changed["observed_commit"] = run.scan.commit
-            if done.outcome in ENDED_WELL:
-                changed["applied_commit"] = self._shop.applied_commit = run.scan.commit
-                changed["generation"] = done.generation
-        is_news = not run.is_repeated and done.outcome not in {RunOutcome.UNCHANGED, RunOutcome.STANDBY}
-        self._status = msgspec.structs.replace(
-            old,
-            phase=phase_after(done.outcome),
-            is_leader=done.outcome is not RunOutcome.STANDBY,
-            conditions=run.conditions.all(),
-            failures=failures,
-            next_retry_at=done.finished_at + pause if failures else None,
-            checked_at=done.finished_at,
-            last_run=done if is_news else old.last_run,
-            **changed,
-        )
+        if run.scan is not None and done.outcome in ENDED_WELL:
+            self._shop.applied_commit = run.scan.commit
+        self._status = status_after(run, done, self._status, failures=failures, pause=pause)
         if done.outcome is not RunOutcome.STANDBY:
             await self._ledger.record(run, done, self._status)
-
-    def _settle(self, run: Run, done: SyncRun) -> None:
-        """Remember which scan needs no further look, and whether a change of the registry may matter to it."""
-        old = self._shop.settled
-        if done.outcome is RunOutcome.FAILED:
-            self._shop.settled, self._failed = None, run.scan
-        elif run.scan is not None and done.outcome is not RunOutcome.STANDBY:
-            is_open = (
-                done.outcome is RunOutcome.HELD
-                or run.until is not None
-                or bool(run.plan is not None and run.plan.errors)
-            )
-            self._shop.settled = Settled(
-                scan=run.scan,
-                generation=done.generation or 0,
-                outcome=RunOutcome.UNCHANGED if done.outcome in ENDED_WELL else done.outcome,
-                is_open=old.is_open if run.is_repeated and old is not None else is_open,
-                until=old.until if run.is_repeated and old is not None else run.until,
-            )
 
     async def _take_up(self) -> SourceRow | None:
         """Take up how the source stood when that was last stored, perhaps by another replica."""

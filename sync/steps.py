@@ -317,25 +317,3 @@ def _plan(run: Run) -> Plan:
     if run.plan is None:
         raise RuntimeError("The run has no plan.")
     return run.plan
-
-
-def conclude(run: Run, outcome: RunOutcome, error: str | None) -> None:
-    """Say whether the registry is as the source wants it, and whether something is wrong with the reconciling."""
-    conditions = run.conditions
-    match outcome:
-        case RunOutcome.FAILED:
-            conditions.set("Stalled", True, "Failed", f"{(error or 'It failed').rstrip('.')}. It is tried again.")
-            conditions.set("Ready", False, "Failed", error or "The last run failed.")
-        case RunOutcome.HELD if not run.is_repeated:
-            conditions.set("Stalled", False, "Running", "Runs come to their end.")
-            conditions.set("Ready", False, "AwaitingApproval", "A guard holds the plan back; see PruneBlocked.")
-        case RunOutcome.STANDBY:
-            conditions.set("Ready", None, "Standby", "Another replica reconciles this source.")
-        case RunOutcome.APPLIED | RunOutcome.UNCHANGED if not run.is_repeated:
-            conditions.set("Stalled", False, "Running", "Runs come to their end.")
-            count = len(run.problems)
-            if count:
-                told = f"{count} problem{'' if count == 1 else 's'}: what is wrong is not served as it is declared."
-                conditions.set("Ready", False, "Problems", told)
-            else:
-                conditions.set("Ready", True, "Synced", "Everything is served as it is declared.")
