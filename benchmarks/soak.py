@@ -237,7 +237,7 @@ def show(record: Record, console: Console) -> None:
     last = ""
     for finding in record.findings():
         judged, seen = finding.judged, finding.trend
-        colour = {Verdict.STEADY: "green", Verdict.GROWS: "red", Verdict.SHORT: "yellow"}[finding.verdict]
+        colour = {Verdict.STEADY: "green", Verdict.GROWS: "red"}.get(finding.verdict, "yellow")
         table.add_row(
             judged.subject if judged.subject != last else "",
             judged.label,

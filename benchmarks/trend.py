@@ -32,6 +32,7 @@ class Verdict(StrEnum):
 
     STEADY = "no growth"
     GROWS = "GROWS"
+    UNSURE = "cannot tell"
     SHORT = "too short to judge"
 
 
@@ -47,11 +48,18 @@ class Trend:
     """How long it was watched."""
 
     def judge(self, tolerance: float, least: float) -> Verdict:
-        """Growth is what is surely more than ``tolerance`` an hour, and made up at least ``least`` meanwhile."""
+        """Growth is what is surely more than ``tolerance`` an hour, and made up at least ``least`` meanwhile.
+
+        None is what surely is not; what may be the one or the other is told as that.
+        """
         if self.seconds < SHORTEST:
             return Verdict.SHORT
-        gained = self.hourly * self.level * self.seconds / 3600
-        return Verdict.GROWS if self.low > tolerance and gained >= least else Verdict.STEADY
+        meanwhile = self.level * self.seconds / 3600
+        if self.low > tolerance and self.hourly * meanwhile >= least:
+            return Verdict.GROWS
+        if self.high <= tolerance or self.high * meanwhile < least:
+            return Verdict.STEADY
+        return Verdict.UNSURE
 
 
 def theil_sen(xs: Sequence[float], ys: Sequence[float]) -> Slope:
