@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,7 @@ def new(
     from portoser.catalog.errors import Invalid
 
     root = folder or _tools_folder()
+    following = [f"{_accepting()}portoser {command} {shlex.quote(str(root))}" for command in ("validate", "dev")]
     try:
         written = asyncio.run(write_new(root, form, name or "policy", group=group, replace=force))
     except Invalid as error:
@@ -49,7 +51,6 @@ def new(
     paths = [str(root / path) for path in written.paths]
     if stubs:
         paths += _write_stubs(Path("typings"))
-    following = [f"portoser validate {root}", f"portoser dev {root}"]
     if as_json:
         import msgspec
 
@@ -110,13 +111,40 @@ def _tell_forms(*, as_json: bool) -> None:
 
 def _tools_folder() -> Path:
     """The folder that the settings name, whether it is there already or not; nothing else of them is asked."""
-    named = os.environ.get("PORTOSER_TOOLS")
-    if not named:
-        try:
-            named = tomllib.loads(Path("portoser.toml").read_text(encoding="utf-8")).get("tools")
-        except (OSError, ValueError):
-            named = None
-    return Path(named if isinstance(named, str) else "tools.d")
+    return Path(_setting("tools", "PORTOSER_TOOLS") or "tools.d")
+
+
+def _accepting() -> str:
+    """What has to stand before a command that runs tools, so that it works on this machine."""
+    from portoser.runtime.runtime import Runtime
+
+    asked = _setting("sandbox", "PORTOSER_SANDBOX") or "strict"
+    if asked.strip().lower() == "off":
+        return ""
+    layers = Runtime(workers=1, scratch=Path(), sandbox="strict").status().layers
+    return "" if all(state.startswith("on") for state in layers.values()) else "PORTOSER_SANDBOX=off "
+
+
+def _setting(name: str, variable: str) -> str | None:
+    """What the environment or `portoser.toml` says of one setting, whatever they say of others.
+
+    Raises:
+        CommandError: `portoser.toml` is there and cannot be read.
+    """
+    from portoser.settings import FILE
+
+    if told := os.environ.get(variable):
+        return told
+    try:
+        told = tomllib.loads(Path(FILE).read_text(encoding="utf-8")).get(name)
+    except FileNotFoundError:
+        return None
+    except tomllib.TOMLDecodeError as error:
+        raise CommandError(f"{FILE}: this is not TOML: {error}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CommandError(f"{FILE}: it cannot be read: {reason}.") from None
+    return told if isinstance(told, str) else None
 
 
 def _write_stubs(folder: Path) -> list[str]:

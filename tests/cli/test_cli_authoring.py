@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,25 @@ def test_a_tool_is_written_where_the_settings_say_and_into_the_group_that_is_nam
     monkeypatch.delenv("PORTOSER_TOOLS")
     assert portoser("tool", "new", "a").code == 0
     assert (trusting / "other" / "a.yaml").is_file()
+
+
+def test_what_is_told_to_do_next_works(portoser: Run, trusting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert portoser("tool", "new", "a", "--json").json["next"] == ["portoser validate tools.d", "portoser dev tools.d"]
+    monkeypatch.delenv("PORTOSER_SANDBOX")
+    for command in portoser("tool", "new", "b", "--folder", "my tools", "--json").json["next"]:
+        variable, program, *arguments = shlex.split(command)
+        assert (variable, program) == ("PORTOSER_SANDBOX=off", "portoser")
+        with monkeypatch.context() as there:
+            there.setenv(*variable.split("="))
+            assert portoser(*arguments, *(["--once"] if "dev" in arguments else [])).code == 0
+
+
+def test_a_broken_settings_file_is_told_and_nothing_is_written(portoser: Run, trusting: Path) -> None:
+    (trusting / "portoser.toml").write_text("tools = ")
+    said = portoser("tool", "new", "a")
+    assert said.code == 1
+    assert "portoser.toml: this is not TOML" in said.err
+    assert files_in(trusting) == {"portoser.toml"}
 
 
 def test_a_schema_that_is_old_is_made_anew_and_another_file_is_left_alone(portoser: Run, trusting: Path) -> None:
