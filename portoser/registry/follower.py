@@ -137,16 +137,19 @@ class Follower:
                 await self.refresh()
                 if was_away:
                     log.info("registry.back", generation=self.snapshot.generation)
-            except (Unavailable, asyncpg.PostgresError) as error:
+            except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if not self._away:
                     log.warning("registry.away", error=str(error), serving=self.snapshot.generation)
                 self._away = True
 
     def _until_next_read(self) -> float:
-        """Seconds to wait for a notification: jittered, so that replicas do not read in step."""
+        """Seconds to wait for a notification: jittered, so that replicas do not read in step.
+
+        While Postgres is away there is nothing to be had at an override's end, so nobody asks more often for it.
+        """
         wait = self._reread * random.uniform(0.8, 1.2)  # noqa: S311 (jitter)
         expiry = self.snapshot.next_expiry
-        if expiry is not None:
+        if expiry is not None and not self._away:
             wait = min(wait, max(0.0, (expiry - datetime.now(UTC)).total_seconds()))
         return wait
 

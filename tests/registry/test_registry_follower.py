@@ -111,6 +111,30 @@ async def test_an_override_ends_on_time_without_any_change_of_the_registry(datab
         assert [swap.tools["add"].enabled for swap in swaps] == [True]
 
 
+@pytest.mark.parametrize("error", [Unavailable("It is away."), asyncpg.InterfaceError("It is closed.")])
+async def test_an_override_that_ends_while_postgres_is_away_asks_no_more_often_for_it(database, monkeypatch, error):
+    end = datetime.now(UTC) + timedelta(seconds=0.2)
+    override = OverrideGroup(name="g", owner="rest:bob", enabled=False, reason="r", expires_at=end)
+    await RegistryWriter(database).apply([put("add", group="g"), override], caller=ALICE)
+    follower = Follower(database, reread=60)
+    await follower.start()
+    asked = []
+
+    async def refresh():
+        asked.append(error)
+        raise error
+
+    monkeypatch.setattr(follower, "refresh", refresh)
+    task = asyncio.create_task(follower._follow())
+    await until(lambda: asked)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(asked) == 1
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_the_follower_serves_on_while_postgres_is_away_and_catches_up_when_it_is_back():
     data = Path(tempfile.mkdtemp(prefix="portoser-test-"))
     postgres = await EmbeddedPostgres.start(data)
