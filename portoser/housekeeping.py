@@ -19,6 +19,10 @@ async def keep_house(writer: RegistryWriter, *, every: float = EVERY) -> None:
     while True:
         try:
             await writer.end_expired_overrides()
-        except (PortoserError, asyncpg.PostgresError) as error:  # nothing that the server should end for
+        except (
+            PortoserError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+        ) as error:  # nothing that the server should end for
             log.info("housekeeping.postponed", reason=str(error))
         await asyncio.sleep(every)
