@@ -168,7 +168,7 @@ class Database:
         try:
             connection = await self.pool.acquire(timeout=timeout)
         except TimeoutError as error:
-            if to_probe and not await self._answers():
+            if to_probe and await self._is_silent():
                 await self._cut()
                 raise Unavailable(_HANGS) from error
             raise Unavailable(f"No connection to Postgres was to be had within {timeout:g} s.") from error
@@ -210,14 +210,14 @@ class Database:
         self._hangs = False
         return told
 
-    async def _answers(self) -> bool:
-        """Whether Postgres answers at all, where every connection of the pool is busy."""
+    async def _is_silent(self) -> bool:
+        """Whether Postgres does not answer at all, where every connection of the pool is busy; a no is an answer."""
         try:
             connection = await self.connect_alone(timeout=_SECONDS_TO_ANSWER)
-        except Unavailable:
-            return False
+        except Unavailable as error:
+            return isinstance(error.__cause__, TimeoutError)
         connection.terminate()
-        return True
+        return False
 
     async def _cut(self) -> None:
         if not self._hangs:

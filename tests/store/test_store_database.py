@@ -129,6 +129,24 @@ async def test_when_every_connection_is_busy_the_wait_is_bounded(dsns):
     await database.close()
 
 
+async def test_a_postgres_that_refuses_one_more_connection_does_not_hang_and_keeps_those_that_there_are(dsns):
+    database = await Database.connect(dsns.server, max_size=1)
+    admin = await asyncpg.connect(dsns.admin)
+    name = await admin.fetchval("SELECT current_database()")
+    await admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 1")
+    async with database.acquire() as connection:
+        with pytest.raises(Unavailable, match="too many connections"):
+            await database.connect_alone(timeout=5)
+        with pytest.raises(Unavailable, match=r"within 0\.05 s"):
+            async with database.acquire(timeout=0.05, to_probe=True):
+                pass
+        assert await connection.fetchval("SELECT 1") == 1
+    async with database.acquire() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await admin.close()
+    await database.close()
+
+
 async def test_errors_of_the_work_itself_pass_through(database):
     with pytest.raises(asyncpg.UndefinedTableError):
         async with database.acquire() as connection:
