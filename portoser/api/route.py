@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
+from portoser.catalog.volume import MOST_VALUES, json_values
+
 MAX_BODY = 1536 * 1024
 """Bytes: a tool of 1 MiB, escaped as JSON, with room for the rest."""
-
 
 _HEAD = "portoser.head"
 
@@ -70,9 +71,15 @@ class _StrictRequest(Request):
         """The body as JSON by RFC 8259: no NaN, no lone surrogates, no name twice; and no NUL, which cannot be stored.
 
         Raises:
-            HTTPException: 400 with what is wrong.
+            HTTPException: 400 with what is wrong; 413 where it holds more values than the server reads.
         """
         body = await self.body()
+        if json_values(body) > MOST_VALUES:
+            raise HTTPException(
+                413,
+                f"The body holds more than {MOST_VALUES:,} values, where keys count, and each list and object counts "
+                "twice. Send less at once, or send it as one text.",
+            )
         try:
             value = msgspec.json.decode(body)
             json.loads(body, object_pairs_hook=_once, parse_int=str)

@@ -49,6 +49,11 @@ def test_a_body_without_a_length_is_refused_once_it_is_too_long(server: LiveServ
     assert "1.5 MiB" in problem(answer, 413)
 
 
+def test_a_body_of_very_many_values_is_refused_before_it_is_read(server: LiveServer) -> None:
+    body = b'{"arguments": {"a": [' + b"[]," * 400_000 + b"0]}}"
+    assert "100,000 values" in problem(httpx.post(server.url + TOOLS, content=body, headers=JSON, timeout=60), 413)
+
+
 def test_many_large_bodies_at_once_take_bounded_memory(server: LiveServer) -> None:
     async def post(client: httpx.AsyncClient) -> int:
         async def chunks() -> Any:
