@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 SHOWN_PROBLEMS = 200
 _STORED_CHANGES = 1_000
+_FAILURES = (PortoserError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What keeps something from being written down, and ends nothing else."""
 
 
 class Start(NamedTuple):
@@ -105,7 +107,7 @@ class Ledger:
         try:
             async with self._shop.database.acquire() as connection:
                 await sync_runs.begin(connection, row)
-        except (PortoserError, asyncpg.PostgresError) as error:  # the run itself will find that out, and tell it
+        except _FAILURES as error:  # the run itself will find that out, and tell it
             log.debug("sync.begin_unrecorded", source=row.source, error=str(error))
 
     async def drop(self) -> None:
@@ -113,7 +115,7 @@ class Ledger:
         try:
             async with self._shop.database.acquire() as connection:
                 await sync_runs.drop(connection, self._begun)
-        except (PortoserError, asyncpg.PostgresError) as error:
+        except _FAILURES as error:
             self._is_tidy = False
             log.debug("sync.drop_unrecorded", source=self._shop.source.name, error=str(error))
 
@@ -182,7 +184,7 @@ class Ledger:
         try:
             await self._shop.writer.apply([], caller=self._caller, also=also)
             self._row = row
-        except (PortoserError, asyncpg.PostgresError) as error:
+        except _FAILURES as error:
             self._is_tidy = False
             log.warning("sync.unrecorded", source=done.source, error=str(error))
 

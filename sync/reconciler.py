@@ -297,7 +297,7 @@ class Reconciler:
             finally:
                 self._current = None
             if run.begun is not None:
-                await run.begun
+                await asyncio.gather(run.begun, return_exceptions=True)  # the run goes without it
             run.note("total", clock)
             applied = run.applied
             generation = applied.generation if applied is not None else self._shop.follower.snapshot.generation
@@ -373,7 +373,7 @@ class Reconciler:
         """Take up how the source stood when that was last stored, perhaps by another replica."""
         try:
             row = await self._ledger.take_up()
-        except (PortoserError, asyncpg.PostgresError) as error:
+        except (PortoserError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.info("sync.nothing_taken_up", source=self._source.name, error=str(error))
             return None
         if row is not None:

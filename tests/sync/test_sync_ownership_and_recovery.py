@@ -7,6 +7,7 @@ needed to hang and to fail on demand.
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 from sync_world import Repo, StandIn, reconciling, until
 
@@ -16,6 +17,7 @@ from portoser.catalog.revision import Revision, SourceFile
 from portoser.catalog.tool import DesiredTool, Provenance, ToolStatus
 from portoser.registry.changes import Applied, RegistryWriter
 from portoser.runtime.types import CodeError
+from portoser.store import sync_runs
 
 ADA = Caller(subject="ada")
 OWNER = "rest:ada"
@@ -182,6 +184,25 @@ async def test_a_leader_whose_connection_is_cut_leads_again(repo: Repo, start: A
     repo.tool("two")
     await world.until(lambda: world.names == ["one", "two"])
     assert world.reconciler.status.is_leader
+
+
+@pytest.mark.parametrize("error", [asyncpg.InterfaceError("It is closed."), RuntimeError("It broke.")])
+async def test_a_run_whose_beginning_cannot_be_written_down_ends_neither_the_loop_nor_the_next_run(
+    repo: Repo, start: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    errors = [error]
+    begin = sync_runs.begin
+
+    async def fails_once(connection: Any, run: Any) -> None:
+        if errors:
+            raise errors.pop()
+        await begin(connection, run)
+
+    monkeypatch.setattr(sync_runs, "begin", fails_once)
+    repo.tool("one")
+    world = await start()
+    await world.until(lambda: world.names == ["one"])
+    assert not errors
 
 
 async def test_a_plan_can_be_read_before_it_happens(repo: Repo, start: Any) -> None:
