@@ -102,7 +102,7 @@ class Invocation:
     ) -> CallResult:
         snapshot = self._follower.snapshot
         served = snapshot.tools.get(attempt.name)
-        prepared = self._prepared.of(served.registered.revision) if served is not None else None
+        prepared = self._prepared.of(served.name, served.registered.revision) if served is not None else None
         attempt.tool = served.registered if served is not None else None
         if prepared is not None:
             attempt.redactor = prepared.redactor

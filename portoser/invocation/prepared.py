@@ -1,4 +1,4 @@
-"""What of a call depends on the revision alone, made once for each digest."""
+"""What of a call depends on the revision alone, made once for each that is called."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -40,21 +40,20 @@ class Prepared:
 
 
 class PreparedRevisions:
-    """The revisions that were called last, prepared."""
+    """The tools that were called last, prepared: one revision of each, so that what is outdated is not kept."""
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._kept = kept
-        self._by_digest: OrderedDict[str, Prepared] = OrderedDict()
+        self._by_name: OrderedDict[str, Prepared] = OrderedDict()
 
-    def of(self, revision: Revision) -> Prepared:
-        """The revision, prepared now or before."""
-        prepared = self._by_digest.get(revision.digest)
-        if prepared is None:
-            prepared = self._by_digest[revision.digest] = Prepared(revision)
-            if len(self._by_digest) > self._kept:
-                self._by_digest.popitem(last=False)
-        else:
-            self._by_digest.move_to_end(revision.digest)
+    def of(self, name: str, revision: Revision) -> Prepared:
+        """The revision of a tool, prepared now or before."""
+        prepared = self._by_name.get(name)
+        if prepared is None or prepared.program.digest != revision.digest:
+            prepared = self._by_name[name] = Prepared(revision)
+            if len(self._by_name) > self._kept:
+                self._by_name.popitem(last=False)
+        self._by_name.move_to_end(name)
         return prepared
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from invocation_world import tool
 
 from portoser.audit.redaction import PLACEHOLDER, Redactor, Taint
 from portoser.invocation.confirm import question
+from portoser.invocation.prepared import PreparedRevisions
 from portoser.invocation.told import new_id, told_of
 from portoser.invocation.validation import ArgumentsValidator, BadSchema
 from portoser.runtime.types import Execution
@@ -148,3 +150,17 @@ def test_ids_are_uuids_in_the_order_of_time() -> None:
     assert len(set(ids)) == 100
     assert all(uuid.UUID(each).version == 7 and uuid.UUID(each).variant == uuid.RFC_4122 for each in ids)
     assert [each[:13] for each in ids] == sorted(each[:13] for each in ids)
+
+
+def test_of_a_tool_one_revision_is_kept_and_of_all_tools_those_called_last() -> None:
+    prepared = PreparedRevisions(kept=2)
+    first, second = (tool("refund", digest=digest).registered.revision for digest in ("one", "two"))
+    old = prepared.of("refund", first)
+    assert prepared.of("refund", first) is old
+    newest = prepared.of("refund", second)
+    assert newest.program.digest == "two"
+    assert prepared.of("refund", first) is not old
+    newest = prepared.of("refund", second)
+    for name in ("a", "refund", "b"):
+        prepared.of(name, tool(name, digest="two").registered.revision)
+    assert prepared.of("refund", second) is newest
