@@ -92,7 +92,7 @@ def test_a_client_that_asks_first_is_told_before_it_sends(server: LiveServer) ->
         (b'{"name": "a", "limits": {"timeout": NaN}}', "not JSON"),
         (b'{"name": "a", "limits": {"timeout": Infinity}}', "not JSON"),
         (b'{"name": "a"} trailing', "not JSON"),
-        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "nested"),
+        (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, "nested"),
         (b'{"name": "\\udc00"}', "surrogate"),
         (b'{"name": "a", "code": "x\\u0000"}', "U+0000"),
         (b'{"name": "a", "permissions": ["admins"], "permissions": []}', "'permissions' twice"),
