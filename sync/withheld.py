@@ -10,6 +10,7 @@ import msgspec
 
 from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.group import Group
+from portoser.catalog.policy import Policy
 from portoser.catalog.tool import RegisteredTool
 from sync.impact import effective_permissions
 from sync.planned import Desired, Registered, WantedTool, hidden_by
@@ -101,12 +102,19 @@ def _narrowed_tool(wanted: WantedTool, registered: Registered, groups: Mapping[s
     was_off = old is not None and not old.enabled
     if (was_off and (new is None or new.enabled)) or opens(tool, desired, with_permissions=False):
         return None
+    if _is_for_more_clients(tool.group, desired.group, registered.policy):
+        return None
     before = effective_permissions(tool.permissions, old)
     after = effective_permissions(desired.permissions, new)
     if set(after) <= set(before):
         return wanted
     permissions = tuple(name for name in after if name in before)
     return msgspec.structs.replace(wanted, desired=msgspec.structs.replace(desired, permissions=permissions))
+
+
+def _is_for_more_clients(old: str | None, new: str | None, policy: Policy) -> bool:
+    """Whether a client that is held to some groups may use the new one and not the old one."""
+    return old != new and any(new in groups and old not in groups for groups in policy.clients.values())
 
 
 def _group_of(tool: RegisteredTool, registered: Registered) -> Group | None:

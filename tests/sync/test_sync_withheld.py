@@ -93,6 +93,34 @@ async def test_a_closed_group_that_is_taken_away_opens_nothing_while_the_policy_
     await world.until(lambda: access(world)["off.quiet"] == (True, ("a",)))
 
 
+async def test_no_client_gets_at_a_tool_by_its_group_while_the_policy_is_wrong(repo: Repo, start: Any) -> None:
+    policy = "kind: Policy\nclients:\n  helpdesk: [front]\n  desk: [front, side]\n"
+    repo.write("policy.yaml", policy)
+    groups = {"moved": "back", "bare": None, "aside": "front", "out": "side"}
+    for name, group in groups.items():
+        repo.tool(name, **({"group": group} if group else {}))
+    world = await start()
+    await world.until(lambda: len(world.names) == 4)
+
+    def standing() -> dict[str, str | None]:
+        return {name: world.tool(name).group for name in groups}
+
+    def waiting() -> set[str | None]:
+        warnings = world.reconciler.status.warnings
+        return {warning.tool for warning in warnings if "while the policy is wrong" in str(warning)}
+
+    repo.write("policy.yaml", "kind: Policy\nclients: [\n")
+    await world.until(lambda: world.reconciler.status.problems)
+    repo.tool("moved", group="front")
+    repo.tool("bare", group="side")
+    repo.tool("aside", group="side")
+    repo.tool("out")
+    await world.until(lambda: standing() == {"moved": "back", "bare": None, "aside": "side", "out": None})
+    await world.until(lambda: waiting() == {"moved", "bare"})
+    repo.write("policy.yaml", policy)
+    await world.until(lambda: standing() == {"moved": "front", "bare": "side", "aside": "side", "out": None})
+
+
 async def test_an_invalid_tool_names_the_commit_that_it_is_wrong_in(repo: Repo, start: Any) -> None:
     repo.tool("one")
     repo.commit()
