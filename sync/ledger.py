@@ -61,6 +61,10 @@ class Start(NamedTuple):
         )
 
 
+class Overtaken(PortoserError):
+    """Another replica leads by now, and took this run for one that its server did not live to end."""
+
+
 class _Told(NamedTuple):
     """What two runs must have in common for the second not to be worth telling of."""
 
@@ -148,9 +152,14 @@ class Ledger:
         self._is_tidy = True
 
     def of_applied(self, run: Run, start: Start, plan: Plan) -> Also:
-        """What belongs into the transaction that applies a plan: the run, and its line of the audit log."""
+        """What belongs into the transaction that applies a plan: the run, and its line of the audit log.
+
+        It raises `Overtaken` where a leader after this one has told of the run as one that applied nothing.
+        """
 
         async def also(connection: Connection, generation: int) -> None:
+            if await sync_runs.has_ended(connection, start.run_id):
+                raise Overtaken(f"Another replica leads the source {run.workshop.source.name!r} by now.")
             done = start.ends(run, RunOutcome.APPLIED, None, generation)
             await sync_runs.put(connection, run_row(done, plan))
             await append_registry(connection, [entry_of(done, caller=self._caller, owner=self._shop.owner)])

@@ -29,7 +29,7 @@ from portoser.store.sources import SourceRow
 from sync import report
 from sync.conclusion import conclude, settled_after, status_after
 from sync.leader import Leadership
-from sync.ledger import Ledger, Start, remembered
+from sync.ledger import Ledger, Overtaken, Start, remembered
 from sync.planned import Plan
 from sync.sources.base import Scan, Source, SourceUnreadable
 from sync.status import ENDED_WELL, Conditions, Phase, RunOutcome, SourceStatus, SyncRun
@@ -284,6 +284,10 @@ class Reconciler:
                     faults.point("sync.triggered")
                     await self._ledger.tidy()
                     outcome = await self._reconcile(run, start)
+            except Overtaken as overtaken:  # what that replica told of this run is what became of it
+                log.warning("sync.overtaken", source=self._source.name, reason=str(overtaken))
+                outcome = RunOutcome.STANDBY
+                self._ledger.stand_by()
             except (PortoserError, asyncpg.PostgresError, OSError) as failed:
                 outcome, error = RunOutcome.FAILED, failed
             except Exception as failed:  # a fault of ours: told, recorded and tried again, never the end of the loop

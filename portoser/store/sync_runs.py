@@ -69,6 +69,14 @@ async def begin(connection: Connection, run: RunRow) -> None:
     )
 
 
+async def has_ended(connection: Connection, run_id: str) -> bool:
+    """Whether it is recorded what became of a run."""
+    told = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM mcp_sync_runs WHERE id = $1 AND outcome IS NOT NULL)", run_id
+    )
+    return bool(told)
+
+
 async def drop(connection: Connection, run_id: str) -> None:
     """Forget a run that came to nothing worth telling of."""
     await connection.execute("DELETE FROM mcp_sync_runs WHERE id = $1", run_id)

@@ -18,6 +18,7 @@ from portoser.catalog.tool import DesiredTool, Provenance, ToolStatus
 from portoser.registry.changes import Applied, RegistryWriter
 from portoser.runtime.types import CodeError
 from portoser.store import sync_runs
+from sync.ledger import Ledger
 
 ADA = Caller(subject="ada")
 OWNER = "rest:ada"
@@ -172,6 +173,39 @@ async def test_a_registry_that_moved_on_is_planned_for_again(
         await world.until(lambda: "one" in world.names)
         assert world.names == ["one", "rest0", "rest1", "rest2"]
         assert not await world.rows("SELECT 1 AS x FROM mcp_sync_runs WHERE outcome = 'failed'")
+
+
+class Succeeded(RegistryWriter):
+    """A registry in which another replica takes a run over at the moment in which it would be applied."""
+
+    successor: Ledger | None = None
+
+    async def apply(self, changes: Any, **kwargs: Any) -> Applied:
+        if changes and self.successor is not None:
+            successor, self.successor = self.successor, None
+            await successor.tidy()
+        return await super().apply(changes, **kwargs)
+
+
+async def test_a_run_that_another_replica_told_the_end_of_applies_nothing(
+    repo: Repo, database: Any, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync_world.RegistryWriter", Succeeded)
+    async with reconciling(repo, database, stand_in) as world:
+        await world.reconciler.compared()
+        world.writer.successor = Ledger(world.reconciler._shop, ADA)
+        repo.tool("one")
+        await world.until(lambda: not world.reconciler.status.is_leader)
+        assert world.names == []
+        runs = "SELECT outcome, finished_at FROM mcp_sync_runs ORDER BY started_at"
+        [interrupted] = await world.rows(runs)
+        assert interrupted["outcome"] == "interrupted"
+        run = await world.reconciler.sync_now()
+        assert run.outcome == "applied"
+        assert world.names == ["one"]
+        assert (await world.rows(runs))[0] == interrupted
+    told = await world.rows("SELECT outcome FROM mcp_audit_logs WHERE event = 'sync.run' ORDER BY seq")
+    assert [entry["outcome"] for entry in told] == ["interrupted", "ok"]
 
 
 async def test_a_leader_whose_connection_is_cut_leads_again(repo: Repo, start: Any, postgres: Any) -> None:
