@@ -1,4 +1,4 @@
-"""The composition root: settings go in, a running server comes out. Nothing else builds things."""
+"""The composition root: settings go in, a running server comes out. What takes long is begun before, by `beginning`."""
 
 import asyncio
 import contextlib
@@ -97,8 +97,8 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
         stack.push_async_callback(audit_writer.aclose)
 
         runtime = beginning.runtime
+        stack.push_async_callback(runtime.aclose)  # before: a start that fails leaves processes, too
         await runtime.start()
-        stack.push_async_callback(runtime.aclose)
 
         metrics = Metrics()
         invocation = Invocation(

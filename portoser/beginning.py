@@ -36,13 +36,17 @@ def begin(settings: Settings) -> Iterator[Beginning]:
     """
     runtime = Runtime(workers=settings.workers, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value)
     embedded = settings.database_url is None
-    runtime.begin(describing=embedded and not is_made(settings.data_path))
-    postgres = Begun(settings.data_path, {}) if embedded else None
+    postgres = None
     try:
+        runtime.begin(describing=embedded and not is_made(settings.data_path))
+        postgres = Begun(settings.data_path, {}) if embedded else None
         yield Beginning(runtime, postgres)
     finally:
-        if postgres is not None:
-            postgres.abandon()
+        try:
+            runtime.abandon()
+        finally:
+            if postgres is not None:
+                postgres.abandon()
 
 
 @contextmanager

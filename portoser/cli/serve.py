@@ -2,6 +2,8 @@
 
 import gc
 import inspect
+import signal
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -53,10 +55,17 @@ def _serve(settings: Settings) -> None:
     from portoser.beginning import begin, listening
 
     logs.configure(settings.log_level.value)
+    signal.signal(signal.SIGTERM, _end)
     with listening(settings) as sock, begin(settings) as beginning:
         from portoser.app import serve
 
         serve(settings, sock, beginning)
+
+
+def _end(number: int, _: object) -> None:
+    """End a start that is told to: by an exception, as SIGINT does, so that what was begun is stopped."""
+    signal.signal(number, lambda *_: None)  # once: stopping is not to be broken off
+    sys.exit(128 + number)
 
 
 def _parameters() -> list[inspect.Parameter]:

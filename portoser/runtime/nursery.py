@@ -84,6 +84,13 @@ class Nursery:
         """
         self._begun = self._popen()
 
+    def abandon(self) -> None:
+        """End a zygote that was begun and never listened to. Blocks."""
+        if self._begun is not None and self._process is not None:
+            self._begun.close()
+            self._process.kill()
+            self._process.wait()
+
     def _popen(self) -> socket.socket:
         """Start the process; its control socket."""
         if self._closed:

@@ -141,6 +141,12 @@ class Runtime:
         if describing:
             self._describers.begin()
 
+    def abandon(self) -> None:
+        """End what was begun where nobody went on with it; after `aclose` there is nothing to end. Blocks."""
+        self._callers.abandon()
+        self._describers.abandon()
+        self._scratch.abandon()
+
     async def start(self) -> None:
         """Start the zygote that calls are run from, and wait until it can.
 

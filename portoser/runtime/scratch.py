@@ -45,6 +45,10 @@ class Scratch:
                 self._removals.add(removal)
                 removal.add_done_callback(self._removals.discard)
 
+    def abandon(self) -> None:
+        """Remove everything, where no event loop removes anything. Blocks."""
+        _remove_tree(self._own)
+
     async def aclose(self) -> None:
         """Remove everything."""
         if self._removals:

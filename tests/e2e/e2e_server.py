@@ -47,7 +47,8 @@ class Server:
         self.log = home / "server.log"
         self.url = ""
 
-    def start(self) -> None:
+    def begin(self) -> int:
+        """Start it and wait for nothing; where in the log what it says begins."""
         with self.log.open("ab") as log:
             offset = log.tell()
             self.process = subprocess.Popen(
@@ -59,10 +60,16 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            return offset
+
+    def start(self) -> None:
+        offset = self.begin()
+        process = self.process
+        assert process is not None
         deadline = time.monotonic() + SECONDS_TO_START
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.output()}")
+            if process.poll() is not None:
+                raise AssertionError(f"the server ended with {process.returncode}:\n{self.output()}")
             match = URL_LINE.search(self.output()[offset:])
             if match:
                 self.url = f"http://127.0.0.1:{match[1]}"

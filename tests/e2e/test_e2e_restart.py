@@ -60,6 +60,27 @@ async def test_a_stopped_server_leaves_no_process_and_no_traceback(own_server: C
     assert (server.home / ".portoser").exists()
 
 
+async def test_a_start_that_is_told_to_end_leaves_no_process_and_no_folder(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    server.start()
+    assert server.stop() == 0
+    data = server.home / ".portoser"
+    pid_file = data / "postgres" / "cluster" / "postmaster.pid"
+    assert not pid_file.exists()
+    server.begin()
+
+    async def begun() -> bool:
+        return pid_file.exists()
+
+    await until(begun, 60)
+    begins = children_of(server)
+    assert server.stop() in (0, 128 + signal.SIGTERM), server.output()
+    assert not pid_file.exists()
+    assert not [child for child in begins if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not list((data / "scratch").iterdir())
+    assert "Traceback" not in server.output()
+
+
 async def test_a_postgres_that_dies_is_started_again_and_calls_work_again(own_server: Callable[..., Server]) -> None:
     server = own_server()
     server.write("greet.py", GREET)
