@@ -8,8 +8,9 @@ they live: the kernel gives it back when they die, however they die, so the last
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -35,6 +36,7 @@ class Locked(NamedTuple):
 
     cluster: Cluster
     guard: int
+    use: int
     passwords: Passwords
     socket_folder: Path | None
 
@@ -53,19 +55,18 @@ class Begun:
         self._is_taken = False
 
     async def locked(self) -> Locked:
-        """What there is of it, for whoever goes on with it. Raises as `EmbeddedPostgres.start` does."""
+        """What there is of it, for whoever goes on with it, and ends it. Raises as `EmbeddedPostgres.start` does."""
         locked = await asyncio.wrap_future(self._beginning)
         self._is_taken = True
         return locked
 
     def abandon(self) -> None:
         """Stop it where nobody went on with it. Blocks."""
-        if self._is_taken or self._beginning.exception() is not None:
+        if self._is_taken or self._beginning.cancelled() or self._beginning.exception() is not None:
             return
         locked = self._beginning.result()
-        use = locked.cluster.enter()
         os.close(locked.guard)
-        locked.cluster.leave(use)
+        locked.cluster.leave(locked.use)
 
 
 class EmbeddedPostgres:
@@ -135,17 +136,18 @@ def is_made(data: Path) -> bool:
 
 def _begin(data: Path, settings: Mapping[str, str]) -> Locked:
     cluster = Cluster(data)
-    guard = cluster.lock()
-    try:
+    with contextlib.ExitStack() as held:
+        guard = cluster.lock()
+        held.callback(os.close, guard)
+        use = cluster.enter()
+        held.callback(os.close, use)
         passwords = cluster.prepare()
-        if cluster.socket_folder_in_use() is not None:
-            return Locked(cluster, guard, passwords, None)
-        socket_folder = cluster.launch(settings)
-        log.info("postgres.started", data=str(cluster.folder))
-        return Locked(cluster, guard, passwords, socket_folder)
-    except BaseException:
-        os.close(guard)
-        raise
+        socket_folder = None
+        if cluster.socket_folder_in_use() is None:
+            socket_folder = cluster.launch(settings)
+            log.info("postgres.started", data=str(cluster.folder))
+        held.pop_all()
+        return Locked(cluster, guard, use, passwords, socket_folder)
 
 
 def _dsn(role: str, password: str, socket_folder: Path, database: str) -> str:
@@ -154,19 +156,53 @@ def _dsn(role: str, password: str, socket_folder: Path, database: str) -> str:
 
 async def _finished(begun: Begun) -> tuple[Cluster, Passwords, int, Path]:
     locked = await begun.locked()
+    cluster, passwords, socket_folder = locked.cluster, locked.passwords, locked.socket_folder
+    is_ours = socket_folder is not None
     try:
-        cluster, passwords, socket_folder = locked.cluster, locked.passwords, locked.socket_folder
-        if socket_folder is None:
-            socket_folder = await _running(cluster, passwords)
+        with _told(cluster):
             if socket_folder is None:
-                socket_folder = await asyncio.to_thread(cluster.launch, begun.settings)
-                log.info("postgres.started", data=str(cluster.folder))
-            else:
-                log.info("postgres.adopted", data=str(cluster.folder))
-        await _bootstrap(passwords, socket_folder)
-        return cluster, passwords, cluster.enter(), socket_folder
-    finally:
+                socket_folder = await _running(cluster, passwords)
+                if socket_folder is None:
+                    socket_folder = await asyncio.to_thread(cluster.launch, begun.settings)
+                    log.info("postgres.started", data=str(cluster.folder))
+                else:
+                    log.info("postgres.adopted", data=str(cluster.folder))
+                is_ours = True
+            await _bootstrap(passwords, socket_folder)
+    except BaseException:
         os.close(locked.guard)
+        if is_ours:
+            await asyncio.to_thread(_give_up, cluster, locked.use)
+        else:  # it may be recovering, and would begin anew
+            os.close(locked.use)
+        raise
+    os.close(locked.guard)
+    return cluster, passwords, locked.use, socket_folder
+
+
+def _give_up(cluster: Cluster, use: int) -> None:
+    """Leave after a failure, which is told: not that Postgres cannot be stopped either."""
+    try:
+        cluster.leave(use)
+    except (PortoserError, OSError) as error:
+        log.error("postgres.not_stopped", data=str(cluster.folder), error=str(error))
+
+
+@contextlib.contextmanager
+def _told(cluster: Cluster) -> Iterator[None]:
+    """Say what Postgres refuses in a sentence."""
+    try:
+        yield
+    except asyncpg.InvalidPasswordError as error:
+        raise PortoserError(
+            f"The Postgres that runs in {cluster.folder} does not know the passwords in {cluster.passwords_file}. "
+            "Stop it, and restore the file it was made with."
+        ) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        reason = "it did not answer in time" if isinstance(error, TimeoutError) else str(error).rstrip(".")
+        raise PortoserError(
+            f"The Postgres in {cluster.folder} cannot be made ready: {reason}. Mend that, and start again."
+        ) from error
 
 
 async def _running(cluster: Cluster, passwords: Passwords) -> Path | None:
@@ -182,11 +218,6 @@ async def _running(cluster: Cluster, passwords: Passwords) -> Path | None:
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(f"The Postgres in {cluster.folder} runs, but does not answer: {error}") from error
             await asyncio.sleep(0.1)
-        except asyncpg.InvalidPasswordError as error:
-            raise PortoserError(
-                f"The Postgres that runs in {cluster.folder} does not know the passwords in {cluster.passwords_file}. "
-                "Stop it, and restore the file it was made with."
-            ) from error
         except OSError:
             return None
         else:

@@ -271,3 +271,18 @@ async def test_a_postgres_that_nobody_went_on_with_is_stopped(data):
     assert not postmasters(data)
     postgres = await EmbeddedPostgres.start(data, settings=FAST)
     await postgres.stop()
+
+
+async def test_a_postgres_that_cannot_be_made_ready_is_stopped_and_says_why(data, monkeypatch):
+    async def refused(*_):
+        raise asyncpg.DiskFullError("could not extend file: No space left on device")
+
+    monkeypatch.setattr("portoser.store.embedded._bootstrap", refused)
+    with pytest.raises(PortoserError, match=r"cannot be made ready: could not extend file: No space left on device\."):
+        await EmbeddedPostgres.start(data, settings=FAST)
+    assert is_made(data)
+    assert not postmasters(data)
+    monkeypatch.undo()
+    postgres = await EmbeddedPostgres.start(data, settings=FAST)
+    await postgres.stop()
+    assert not postmasters(data)
