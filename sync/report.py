@@ -96,7 +96,7 @@ def as_markdown(plan: Plan) -> str:
 
 def _way(plan: Plan) -> str:
     base, target = _short(plan.base), _short(plan.target)
-    return f"from {base or 'nothing'} to {target}." if target else f"at generation {plan.generation}."
+    return f"{base or 'nothing applied yet'} → {target}." if target else f"at generation {plan.generation}."
 
 
 def _short(commit: str | None) -> str:

@@ -7,7 +7,7 @@ from string import Formatter
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
-from portoser.catalog.names import GROUP_NAME, name_problem, name_warning
+from portoser.catalog.names import GROUP_NAME, name_problem, name_warning, strict_name
 from portoser.catalog.revision import Annotations, Example, Isolation, JsonSchema, Limits
 from portoser.catalog.units import parse_duration, parse_rate, parse_size
 from sync import fields
@@ -127,7 +127,7 @@ def _name(problems: Problems, node: Node | None, place: Node, default: str | Non
         return None
     unliked = name_warning(name)
     if unliked is not None:
-        problems.warning(node or place, unliked)
+        problems.warning(node or place, unliked, f"Name it {strict_name(name)!r} if your clients refuse it.")
     return name
 
 

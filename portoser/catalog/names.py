@@ -27,3 +27,8 @@ def name_warning(name: str) -> str | None:
     if STRICT_NAME.fullmatch(name):
         return None
     return f"The name {name!r} holds a dot; some clients allow only letters, digits, '_' and '-'."
+
+
+def strict_name(name: str) -> str:
+    """The name that comes nearest to an allowed one and that every known client allows."""
+    return name.replace(".", "_")

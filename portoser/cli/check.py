@@ -14,7 +14,7 @@ from portoser.cli.output import print_json, say, warn
 from portoser.cli.target import AsJson
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from portoser.authoring.checking import Checked
     from portoser.catalog.errors import Problem
@@ -27,12 +27,13 @@ Folder = Annotated[
 NoRun = Annotated[
     bool, typer.Option("--no-run", help="Only read: import no code and run no example, so that no sandbox is needed.")
 ]
+_NO_FOLDER = re.compile(r"^PORTOSER_TOOLS: there is no directory '(.*)'.*$")
 WITHOUT_RUNNING = "--no-run checks what can be told without running code."
 
 
 def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = False) -> None:
     """Read every manifest, import every tool and run its examples, in a sandbox. Exits 1 where something is wrong."""
-    settings = settings_of(folder)
+    settings = settings_of(folder, "validate")
     checked, not_run = asyncio.run(check(settings, run=not no_run))
     errors = checked.errors
     if as_json:
@@ -47,8 +48,7 @@ def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = Fal
             }
         )
     else:
-        for problem in checked.problems:
-            print_problem(problem, folder or Path(settings.tools.name))
+        print_problems(checked.problems, folder or shown(settings.tools))
         say(f"{summary(checked)}.", style="red" if errors else "green")
         if no_run:
             warn("Nothing was imported and no example was run.")
@@ -58,7 +58,7 @@ def validate(folder: Folder = None, no_run: NoRun = False, as_json: AsJson = Fal
         raise typer.Exit(Exit.FAILED)
 
 
-def settings_of(folder: Path | None) -> "Settings":
+def settings_of(folder: Path | None, command: str) -> "Settings":
     """The settings, with the folder that the command names.
 
     Raises:
@@ -69,8 +69,11 @@ def settings_of(folder: Path | None) -> "Settings":
     try:
         return load_settings(tools=folder, insecure=True)
     except SettingsError as error:
-        # Here the folder is no flag.
-        raise SettingsError(re.sub(r"^--tools:", "DIR:", problem) for problem in error.problems) from None
+        begin = (
+            rf"There is no folder \1 here. `portoser tool new NAME` begins one; or name one: `portoser {command} DIR`."
+        )
+        told = [re.sub(r"^--tools:", "DIR:", problem) for problem in error.problems]
+        raise SettingsError(re.sub(_NO_FOLDER, begin, problem) for problem in told) from None
 
 
 async def check(settings: "Settings", *, run: bool) -> "tuple[Checked, str | None]":
@@ -131,6 +134,31 @@ def summary(checked: "Checked") -> str:
     return f"{there}: {count(errors, 'error')}, {count(warnings, 'warning')}"
 
 
+def is_of_name(problem: "Problem") -> bool:
+    """Whether a problem is the warning that some clients do not take a name. Most tools of a folder may have it."""
+    from portoser.catalog.names import name_warning
+
+    return not problem.is_error and problem.tool is not None and problem.message == name_warning(problem.tool)
+
+
+def print_problems(problems: "Iterable[Problem]", folder: Path) -> None:
+    """Problems as a compiler would tell them. That names hold a dot is told once, at the first."""
+    import msgspec
+
+    told = list(problems)
+    of_names = sum(map(is_of_name, told))
+    are_told = False
+    for problem in told:
+        if of_names > 1 and is_of_name(problem):
+            if are_told:
+                continue
+            are_told = True
+            advice = f"{problem.advice} The same goes for {count(of_names - 1, 'more tool')}."
+            print_problem(msgspec.structs.replace(problem, advice=advice), folder)
+        else:
+            print_problem(problem, folder)
+
+
 def print_problem(problem: "Problem", folder: Path) -> None:
     """A problem as a compiler would tell it, with its path below the folder."""
     from rich.text import Text
@@ -146,6 +174,11 @@ def print_problem(problem: "Problem", folder: Path) -> None:
     if problem.advice:
         line.append(f" {clean(problem.advice)}", style="dim")
     console().print(line)
+
+
+def shown(path: Path) -> Path:
+    """A path as a person calls it: below the working directory, where it is there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def count(number: int, noun: str) -> str:

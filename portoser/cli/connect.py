@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from portoser.cli.check import count
 from portoser.cli.client import DEFAULT_URL, Server, problem_line, tool_path
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.output import moment, print_fields, print_json, print_table, say, warn
@@ -52,7 +53,7 @@ def whoami(ctx: typer.Context, as_json: AsJson = False) -> None:
             ("client", me["client"]),
             ("address", me["address"]),
             ("token ends", moment(me["expires_at"])),
-            ("may call", f"{me['tools']} tools"),
+            ("may call", count(me["tools"], "tool")),
         )
     )
 

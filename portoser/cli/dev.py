@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from portoser.cli.check import WITHOUT_RUNNING, Folder, NoRun, running, settings_of
+from portoser.cli.check import WITHOUT_RUNNING, Folder, NoRun, running, settings_of, shown
 from portoser.cli.exits import CommandError, Exit
 from portoser.cli.target import AsJson
 
@@ -36,25 +36,25 @@ def dev(
     Where no terminal is, or with --json, commands are read from standard input, a line each, until it ends; it then
     exits 1 where one failed, or where the folder has errors.
     """
-    settings = settings_of(folder)
-    code = asyncio.run(_dev(settings, folder or _shown(settings.tools), once=once, run=not no_run, as_json=as_json))
+    settings = settings_of(folder, "dev")
+    code = asyncio.run(_dev(settings, folder or shown(settings.tools), once=once, run=not no_run, as_json=as_json))
     if code:
         raise typer.Exit(code)
 
 
-async def _dev(settings: "Settings", shown: Path, *, once: bool, run: bool, as_json: bool) -> int:
+async def _dev(settings: "Settings", folder: Path, *, once: bool, run: bool, as_json: bool) -> int:
     from portoser import logs
     from portoser.cli.dev_told import teller_of
     from portoser.progress import AdmissionProgress
 
     logs.configure("critical")  # what the server would log, is told as problems here
-    teller = teller_of(shown, as_json=as_json)
+    teller = teller_of(folder, as_json=as_json)
     with _Signals() as signals:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 runtime = await _runtime(settings, stack, teller) if run else None
                 how = f"sandbox {settings.sandbox.value}" if runtime is not None else "nothing is run"
-                teller.note(f"portoser dev: {shown}, {how}, registry {_shown(settings.registry_path)}")
+                teller.note(f"portoser dev: {folder}, {how}, registry {shown(settings.registry_path)}")
                 session, at_terminal = _session(settings, runtime, teller, as_json=as_json)
                 with AdmissionProgress() as progress:
                     checked = await session.check(always=True, progress=progress)
@@ -106,8 +106,6 @@ async def _serve_lines(session: "Session", signals: "_Signals", *, at_terminal: 
     watching = asyncio.create_task(session.watch(), name="watch")
     try:
         async for line in lines:
-            if watching.done():
-                watching.result()
             if not await session.do(line):
                 return
     finally:
@@ -171,8 +169,3 @@ class _Signals:
         loop = asyncio.get_running_loop()
         for number in _ENDING:
             loop.remove_signal_handler(number)
-
-
-def _shown(path: Path) -> Path:
-    """A path as a person calls it: below the working directory, where it is there."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

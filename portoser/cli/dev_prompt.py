@@ -83,14 +83,14 @@ class _Tools(Completer):
 
 def _history() -> History:
     """Lines of earlier sessions. They may hold arguments, so that only their owner may read the file."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    file = state / "portoser" / "dev-history"
     try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        file = state / "portoser" / "dev-history"
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.touch(mode=0o600)
         with file.open("ab"):
             return FileHistory(file)
-    except OSError:
+    except (OSError, RuntimeError):  # a user without a home is none of the system's errors
         return InMemoryHistory()
 
 

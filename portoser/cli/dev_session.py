@@ -10,12 +10,15 @@ from portoser.catalog.caller import ANONYMOUS, Caller, CallerKind
 from portoser.catalog.errors import PortoserError
 from portoser.cli.check import count
 from portoser.cli.dev_lines import COMMANDS, Line, read_arguments, read_line
-from portoser.cli.dev_told import Changes, Ran, Teller
+from portoser.cli.dev_told import Changes, Ran, Teller, some
 from portoser.cli.exits import CommandError
 
 if TYPE_CHECKING:
     from portoser.admission import Progress
     from portoser.authoring.checking import Checked
+
+_AGAIN = 1.0
+"""Seconds until a folder is watched again, where watching it failed."""
 
 Ask = Callable[[str], Awaitable[bool]]
 
@@ -56,9 +59,17 @@ class Session:
             return checked
 
     async def watch(self) -> None:
-        """Check the folder whenever it may have changed, until cancelled."""
-        async for _ in self._workshop.watch():
-            await self.check()
+        """Check the folder whenever it may have changed, until cancelled. What goes wrong is told, and watched on."""
+        told = ""
+        while True:
+            try:
+                async for _ in self._workshop.watch():
+                    await self.check()
+            except Exception as error:  # noqa: BLE001 - whatever it is, saves must go on being seen
+                if repr(error) != told:
+                    told = repr(error)
+                    self._teller.error(f"Watching the folder failed: {told}. It is watched again.")
+            await asyncio.sleep(_AGAIN)
 
     @property
     def schemas(self) -> Mapping[str, Mapping[str, Any]]:
@@ -167,22 +178,27 @@ class Session:
         self._require(line.name)
         tool = self._workshop.snapshot.tools.get(line.name)
         problems = [str(problem) for problem in self._workshop.problems_of(line.name)]
+        declared = self._workshop.declared(line.name)
+        files = list(declared.paths) if declared is not None else []
         if tool is None:
-            self._teller.fields(line.command, {"tool": line.name, "status": "Invalid", "problems": problems})
+            self._teller.fields(
+                line.command,
+                {"tool": line.name, "status": self._status(line.name), "problems": problems, "files": files},
+            )
             return
         revision = tool.registered.revision
         if line.command == "schema":
             self._teller.fields("schema", {"input": revision.input_schema, "output": revision.output_schema})
             return
-        declared = self._workshop.declared(line.name)
         self._teller.fields(
             "show",
             {
                 "tool": tool.name,
+                "status": self._status(tool.name),
                 "description": revision.description,
                 "problems": problems,
                 "from": tool.registered.provenance.path,
-                "files": list(declared.paths) if declared is not None else [],
+                "files": files,
                 "group": tool.registered.group,
                 "permissions": list(tool.permissions) or "none: only admins may call it",
                 "confirm": revision.confirm,
@@ -203,7 +219,7 @@ class Session:
         may = [
             name for name, tool in self._workshop.snapshot.tools.items() if self._workshop.may(tool.name, self.caller)
         ]
-        self._teller.note(f"You are {line.name}, {of}, and may call {count(len(may), 'tool')}: {', '.join(may) or '-'}")
+        self._teller.note(f"You are {line.name}, {of}, and may call {count(len(may), 'tool')}: {some(may) or '-'}")
 
     def _require(self, name: str) -> None:
         if name not in self._names():
@@ -223,10 +239,16 @@ class Session:
         failed = len(problems) if tool is not None else 0
         return {
             "name": name,
-            "status": "Invalid" if problems else "ok" if tool is not None else "read",
+            "status": self._status(name),
             "examples": f"{total - failed}/{total}" if tool is not None else "",
             "description": tool.registered.revision.description if tool is not None else "",
         }
+
+    def _status(self, name: str) -> str:
+        """``ok``, ``Invalid``, or ``read`` where nothing is known but its text."""
+        if self._workshop.problems_of(name):
+            return "Invalid"
+        return "ok" if name in self._workshop.snapshot.tools else "read"
 
     def _fail(self, message: str) -> None:
         self.failed = True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from portoser.cli.call import print_answer
-from portoser.cli.check import count, print_problem, summary
+from portoser.cli.check import count, is_of_name, print_problem, print_problems, summary
 from portoser.cli.output import clean, print_fields, print_json_line, print_table, say, warn
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 _PROGRESS_EVERY = 0.1
 """Seconds between lines of progress, so that a tool that reports often does not fill the screen."""
+
+_MOST_NAMES = 10
+_FIRST_NAMES = 3
+"""Of more names than fit a line only the first ones are told, and how many there are."""
+
+_GROUP = "group "
 
 
 class Changes(NamedTuple):
@@ -91,14 +97,21 @@ class _Spoken:
         self._progress_at = 0.0
 
     def checked(self, checked: "Checked", changes: Changes, *, ran: bool, whole: bool) -> None:
-        marks = [(sign, name) for sign, names in zip("+~-", changes, strict=True) for name in names]
+        marks = [mark for sign, names in zip("+~-", changes, strict=True) for mark in _marks(sign, names)]
         if marks:
-            say(f"{datetime.now().astimezone():%H:%M:%S}  " + "  ".join(f"{sign} {name}" for sign, name in marks))
-        warnings = frozenset(problem for problem in checked.problems if not problem.is_error)
-        for problem in checked.problems:
-            if whole or problem.is_error or problem not in self._warned:
-                print_problem(problem, self._folder)
-        self._warned = warnings
+            say(f"{datetime.now().astimezone():%H:%M:%S}  " + "  ".join(marks))
+        warned_of_names = any(map(is_of_name, self._warned))
+        print_problems(
+            (
+                problem
+                for problem in checked.problems
+                if whole
+                or problem.is_error
+                or (problem not in self._warned and not (warned_of_names and is_of_name(problem)))
+            ),
+            self._folder,
+        )
+        self._warned = frozenset(problem for problem in checked.problems if not problem.is_error)
         passed, failed = checked.examples.passed, checked.examples.failed
         told = (
             f"{count(passed, 'example')} passed{f', {failed} failed' if failed else ''}" if ran else "nothing was run"
@@ -222,6 +235,24 @@ class _Lines:
 
     def error(self, message: str) -> None:
         print_json_line({"event": "error", "message": message})
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, or of very many the first ones."""
+    return ", ".join(names) if len(names) <= _MOST_NAMES else f"{', '.join(names[:_FIRST_NAMES])}, …"
+
+
+def _marks(sign: str, names: Sequence[str]) -> list[str]:
+    """``+ a``, ``+ b``; of very many one mark says how many there are."""
+    groups = [name.removeprefix(_GROUP) for name in names if name.startswith(_GROUP)]
+    tools = [name for name in names if not name.startswith(_GROUP)]
+    marks: list[str] = []
+    for noun, before, found in (("group", _GROUP, groups), ("tool", "", tools)):
+        if len(found) > _MOST_NAMES:
+            marks.append(f"{sign} {count(len(found), noun)} ({some(found)})")
+        else:
+            marks += [f"{sign} {before}{name}" for name in found]
+    return marks
 
 
 def answer_of(result: "CallResult") -> dict[str, Any]:

@@ -55,7 +55,7 @@ def plan(
 def _of_folder(server: Server, folder: Path, *, as_json: bool, markdown: bool) -> dict[str, Any]:
     from sync import report
 
-    checked, not_run = asyncio.run(check(settings_of(folder), run=True))
+    checked, not_run = asyncio.run(check(settings_of(folder, "plan"), run=True))
     if not_run is not None:
         raise CommandError(not_run)
     made = _made(server, checked)

@@ -1,5 +1,6 @@
 """`portoser dev`: check at each save, and call at a prompt."""
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -13,12 +14,16 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from portoser.authoring.workshop import Workshop
+from portoser.cli.dev_session import Session
+from portoser.cli.dev_told import teller_of
 
 GREET = 'def greet(name: str, loud: bool = False) -> str:\n    """Greet."""\n    return f"{WORD}, {name}!"\n'
 MANIFEST = "kind: Tool\nexamples:\n  - call: {name: Ada}\n    expect: 'Hello, Ada!'\n"
@@ -241,3 +246,73 @@ def test_once_says_what_validate_says_and_exits_as_it_does(
     assert "PORTOSER_SANDBOX=off" in refused.err
     assert "nmae" in refused.out  # what can be told without running code is told all the same
     assert said("dev", "--once", "--no-run") == said("validate", "--no-run")
+
+
+def test_paths_are_told_alike_and_names_with_a_dot_once(
+    portoser: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "sub" / "tools.d"
+    monkeypatch.setenv("PORTOSER_TOOLS", "sub/tools.d")
+    for command in ("dev", "validate"):
+        refused = portoser(command).err
+        assert "There is no folder sub/tools.d here. `portoser tool new NAME` begins one; or name one:" in refused
+        assert f"`portoser {command} DIR`" in refused
+    (folder / "shop").mkdir(parents=True)
+    for number in range(12):
+        (folder / "shop" / f"t{number:02}.yaml").write_text("kind: Tool\n")
+        (folder / "shop" / f"t{number:02}.py").write_text(f'def t{number:02}() -> int:\n    """One."""\n    return 1\n')
+    (folder / "bad.yaml").write_text("kind: Tool\nnmae: bad\n")
+    said = portoser("dev", "--once", "--no-run")
+    problems = [line for line in said.out.splitlines() if line.startswith("sub/tools.d/")]
+    assert any(line.startswith("sub/tools.d/bad.yaml:2:1: error: ") for line in problems)
+    told = portoser("validate", "--no-run")
+    assert told.out.splitlines()[:-1] == problems
+    [named] = [line for line in problems if "holds a dot" in line]
+    assert named.startswith("sub/tools.d/shop/t00.yaml:1:1: warning: ")
+    assert named.endswith("Name it 'shop_t00' if your clients refuse it. The same goes for 11 more tools.")
+    assert "12 warnings" in told.out
+    assert "+ 13 tools (bad, shop.t00, shop.t01, …)" in said.out
+    kept = portoser("validate", "--no-run", "--json").json["problems"]
+    assert sum("holds a dot" in problem["message"] for problem in kept) == 12
+
+
+def test_without_running_a_tool_that_can_be_read_is_not_called_invalid(
+    tools: Path, environment: dict[str, str]
+) -> None:
+    said = piped("tools\nshow greet\n", environment, "--no-run")
+    assert "Invalid" not in said
+    assert re.search(r"greet +read", said)
+    assert re.search(r"status +read", said)
+
+
+async def test_watching_that_fails_is_told_at_once_and_begins_again(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("portoser.cli.dev_session._AGAIN", 0.0)
+    workshop = Breaking(tools, None, registry=tools / "registry.yml")
+    session = Session(workshop, teller_of(Path("tools.d"), as_json=False), runs=False)
+    watching = asyncio.create_task(session.watch())
+    try:
+        async with asyncio.timeout(SECONDS):
+            while workshop.checked is None:
+                (tools / "greet.yaml").touch()
+                await asyncio.sleep(0.05)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    printed = capsys.readouterr()
+    assert "Watching the folder failed: OSError('gone'). It is watched again." in printed.err
+    assert "1 tool" in printed.out
+
+
+class Breaking(Workshop):
+    """A workshop whose first watching fails."""
+
+    _has_failed = False
+
+    async def watch(self) -> AsyncIterator[None]:
+        if not self._has_failed:
+            self._has_failed = True
+            raise OSError("gone")
+        async for _ in super().watch():
+            yield
