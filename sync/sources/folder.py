@@ -194,7 +194,7 @@ class Folder:
         """Read a file where it is not as it was; False where there is nothing (any more) to speak of."""
         try:
             return self._taken(path, changed)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # it went, or a folder came in its place
             return False
         except PermissionError:
             self._refuse(path, "The file cannot be read: permission denied.", "Let the server read it.", changed)

@@ -12,6 +12,7 @@ from sync.sources import folder as folders
 from sync.sources import writers
 from sync.sources.folder import Folder
 from sync.sources.worktree import Worktree
+from sync.texts import MAX_FILE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -131,6 +132,34 @@ async def test_who_writes_is_told_and_who_only_reads_is_not(tmp_path: Path) -> N
     with path.open("ab"):
         assert writers.read_whole(str(path))[1] is True
     assert writers.read_whole(str(path))[1] is False
+
+
+async def test_where_another_machine_may_write_nobody_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.py"
+    path.write_text("x = 1\n")
+    for kind in (0x65735546, 0x01021997, 0x6969, 0xFF534D42, None):  # FUSE (also virtiofs), 9p, NFS, CIFS, unknown
+        monkeypatch.setattr(writers, "kind_of_file_system", lambda _, kind=kind: kind)
+        assert writers.read_whole(str(path)) == (b"x = 1\n", None)
+
+
+async def test_the_kind_of_file_system_is_the_one_that_the_system_tells() -> None:
+    descriptor = os.open("/proc/self", os.O_RDONLY)
+    assert writers.kind_of_file_system(descriptor) == 0x9FA0
+    os.close(descriptor)
+    assert writers.kind_of_file_system(-1) is None
+
+
+async def test_of_a_file_that_is_too_large_no_more_is_read_than_shows_that(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    path.write_bytes(b"#" * (MAX_FILE + 1000))
+    assert len(writers.read_whole(str(path))[0]) == MAX_FILE + 1
+
+
+async def test_a_folder_in_the_place_of_a_file_is_not_left_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(IsADirectoryError):
+        writers.read_whole(str(tmp_path))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_an_edit_with_an_older_time_stamp_is_seen(repo: Any) -> None:
