@@ -1,5 +1,6 @@
 """Writes a new tool, group or policy into a folder of tools: all of it, or nothing."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -68,27 +69,34 @@ def write_schema(folder: Path) -> bool:
 
 
 def write_all(folder: Path, files: Mapping[str, str], *, replace: bool = False) -> None:
-    """Write files below a folder, in their order; where one cannot be written, those before it are taken back.
+    """Write files below a folder: all of them beside their places first, then each is moved there; all or nothing.
 
     Raises:
         Invalid: a file cannot be written, or is there already and ``replace`` does not say otherwise.
     """
-    written: list[Path] = []
+    before: dict[Path, bytes | None] = {}
     path = ""
     try:
         for path, text in files.items():
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            if replace:
-                _swap_in(file, text)
-            else:
-                with file.open("x", encoding="utf-8", newline="\n") as opened:
-                    written.append(file)
-                    opened.write(text)
+            _beside(file).write_text(text, encoding="utf-8", newline="\n")
+        for path in files:
+            file = folder / path
+            if not replace:
+                file.touch(exist_ok=False)
+                before[file] = None
+            elif file not in before:
+                before[file] = file.read_bytes() if file.exists() else None
+            _beside(file).replace(file)
     except OSError as error:
-        for file in written:
-            file.unlink(missing_ok=True)
+        for file, content in before.items():
+            _put_back(file, content)
         raise _unwritable(path, error) from None
+    finally:
+        for each in files:
+            with contextlib.suppress(OSError):
+                _beside(folder / each).unlink()
 
 
 def _wrong_names(form: Form, name: str, group: str | None) -> Iterable[Problem]:
@@ -132,12 +140,25 @@ def _refuse(problems: Iterable[Problem]) -> None:
 
 def _swap_in(file: Path, text: str) -> None:
     """Write a file beside its place and move it there, so that nobody reads half of it."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside = _beside(file)
     try:
         beside.write_text(text, encoding="utf-8", newline="\n")
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}")
+
+
+def _put_back(file: Path, content: bytes | None) -> None:
+    """Make a file what it was, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
 
 
 def _unwritable(path: str, error: OSError | UnicodeDecodeError) -> Invalid:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "tool.py"
-FOLDER = "typings"
-"""Where pyright and Pylance look for stubs unless they are told otherwise."""
 
 _HEAD = "# Stubs of Portoser {version} for tools. Written by `portoser tool stubs`, which also writes them anew.\n\n"
 _KEPT_METHODS = frozenset({"__init__", "__getattr__", "__call__", "__await__"})

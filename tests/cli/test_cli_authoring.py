@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from portoser.authoring.forms import SCHEMA_FILE, TEMPLATES, Form, made
+from portoser.authoring.new import write_all
+from portoser.catalog.errors import Invalid
 
 Run = Callable[..., Any]
 
@@ -78,6 +80,19 @@ def test_nothing_is_overwritten_unless_force_says_so(portoser: Run, trusting: Pa
     assert files_in(trusting) == before
     assert portoser("tool", "new", "greet", "--force").code == 0
     assert "def greet" in code.read_text()
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("last", ["taken/c.py", "full"])  # a file is on the way; a folder is in the place
+def test_all_files_are_written_or_none(tmp_path: Path, last: str, replace: bool) -> None:
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "full" / "inner").mkdir(parents=True)
+    if replace:
+        (tmp_path / "a.py").write_text("mine")
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")}
+    with pytest.raises(Invalid, match=last):
+        write_all(tmp_path, {"a.py": "a", "b.py": "b", last: "c"}, replace=replace)
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
