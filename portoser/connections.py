@@ -22,6 +22,8 @@ class Connection(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _arriving = False
+    _earlier: Any = None
+    """What was answered, or is being answered, when the request that arrives began; None before the first."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Part of asyncio's interface."""
@@ -44,6 +46,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Part of httptools' interface."""
         self._arriving = True
+        self._earlier = self.cycle
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
@@ -64,8 +67,18 @@ class Connection(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
+        if not self._arriving:  # a connection opened in advance, as browsers do
+            self.transport.close()
+            return
+        if self._waits_for_an_earlier():
+            self._wait()
+            return
         log.info("http.request_timed_out", address=self.client[0] if self.client else None)
-        cycle: Any = self.cycle  # None before the first request
-        if self._arriving and (cycle is None or not cycle.response_started or cycle.response_complete):
+        cycle: Any = self.cycle
+        if cycle is self._earlier or not cycle.response_started:
             self.transport.write(_TIMED_OUT)
         self.transport.close()
+
+    def _waits_for_an_earlier(self) -> bool:
+        """Whether an earlier request is still being answered: nothing is read meanwhile, and nothing may be said."""
+        return bool(self.pipeline) or (self._earlier is not None and not self._earlier.response_complete)

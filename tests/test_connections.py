@@ -23,6 +23,7 @@ class Served:
     def __init__(self) -> None:
         self.port = 0
         self.left = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def read(self, request: Request) -> Response:
         try:
@@ -31,12 +32,22 @@ class Served:
             self.left.set()
             return Response()
 
+    async def slow(self, request: Request) -> Response:
+        await self.go_on.wait()
+        return PlainTextResponse("slow")
+
     async def much(self, request: Request) -> Response:
         return Response(b"x" * 20_000_000)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        app = Starlette(routes=[Route("/read", self.read, methods=["POST"]), Route("/much", self.much)])
+        app = Starlette(
+            routes=[
+                Route("/read", self.read, methods=["POST"]),
+                Route("/slow", self.slow),
+                Route("/much", self.much),
+            ]
+        )
         with socket.socket() as listener:
             end_unread(listener)
             listener.bind(("127.0.0.1", 0))
@@ -79,6 +90,27 @@ async def test_half_a_request_is_not_waited_for_without_end(
         writer.close()
         if b"\r\n\r\n" in sent:
             await asyncio.wait_for(served.left.wait(), 10)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"POST /re", b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n1"]
+)
+async def test_half_a_request_says_nothing_into_the_answer_to_the_one_before_it(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("portoser.connections.REQUEST_SECONDS", 0.2)
+    served = Served()
+    async with served.running():
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n" + sent)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.7)
+        served.go_on.set()
+        async with asyncio.timeout(10):
+            told = await reader.read()
+        assert told.startswith(b"HTTP/1.1 200 OK")
+        assert told.index(b"slow") < told.index(b"408 Request Timeout")
+        writer.close()
 
 
 async def test_a_request_that_arrives_in_pieces_is_answered_and_so_is_the_next_on_its_connection(
