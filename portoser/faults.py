@@ -16,6 +16,10 @@ import signal
 import time
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 VARIABLE = "PORTOSER_TESTING_FAULTS"
 
 _FILE = os.environ.get(VARIABLE)
@@ -58,6 +62,12 @@ def point(name: str) -> None:
         _fail(name, Path(_FILE))
 
 
+def warn() -> None:
+    """Say, once at the start, that this server fails where a file tells it to."""
+    if _FILE is not None:
+        log.warning("testing_faults", file=_FILE, told=f"{VARIABLE} is set: for tests only. Unset it.")
+
+
 def _fail(name: str, file: Path) -> None:
     try:
         wanted, what = file.read_text().split()
@@ -76,5 +86,8 @@ def _fail(name: str, file: Path) -> None:
                 time.sleep(0.005)
     else:
         file.unlink()
-        number = getattr(errno, what)
+        number = getattr(errno, what, None)
+        if not isinstance(number, int):
+            log.error("testing_fault_unknown", point=name, what=what)
+            return
         raise OSError(number, os.strerror(number), name)

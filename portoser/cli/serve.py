@@ -51,10 +51,11 @@ def run(**flags: Any) -> None:
 def _serve(settings: Settings) -> None:
     # What importing makes is there to stay: collecting in between costs a tenth of a start and finds nothing.
     gc.disable()
-    from portoser import logs
+    from portoser import faults, logs
     from portoser.beginning import begin, listening
 
     logs.configure(settings.log_level.value)
+    faults.warn()
     signal.signal(signal.SIGTERM, _end)
     with listening(settings) as sock, begin(settings) as beginning:
         from portoser.app import serve

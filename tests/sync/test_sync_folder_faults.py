@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from sync_world import Repo, World, until
 
 from portoser import faults
@@ -241,3 +242,15 @@ async def test_a_part_of_the_folder_that_may_not_be_read_keeps_its_tools(
     await world.reconciler.sync_now()
     assert world.tool("sub.two").status == "Synced"
     await until(lambda: world.reconciler.status.holds("Ready"), lambda: str(world.reconciler.status))
+
+
+def test_a_fault_that_there_is_not_makes_nothing_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "fault"
+    monkeypatch.setattr(faults, "_FILE", str(file))
+    file.write_text("folder.read burn")
+    with capture_logs() as logs:
+        faults.warn()
+        faults.point("folder.read")
+        faults.point("folder.read")
+    assert [entry["event"] for entry in logs] == ["testing_faults", "testing_fault_unknown"]
+    assert str(file) == logs[0]["file"]
