@@ -16,8 +16,11 @@ from portoser.store.embedded import Begun, is_made
 
 BACKLOG = 2048
 
-UNREAD_SECONDS: Final = 60.0
-"""How long a client may leave what waits for it unread, before the kernel ends the connection."""
+UNREAD_SECONDS: Final = 600.0
+"""How long a client may leave what waits for it unread, before the kernel ends the connection.
+
+Long enough for an honest one that pauses: somebody reads page by page, or a debugger holds it.
+"""
 
 
 class Beginning(NamedTuple):
