@@ -54,6 +54,13 @@ class Connection(HttpToolsProtocol):
         self._arriving = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Part of uvicorn's interface."""
+        if self._arriving:  # what it waited for is no fault of the request behind it
+            self._arrived()
+            self._wait()
+        super().on_response_complete()
+
     def _wait(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_SECONDS, self._late)
