@@ -89,7 +89,10 @@ async def get_sync_plan(services: ServicesOf, _: EditorOf) -> PlanOut:
 
 @router.get("/runs", operation_id="list_sync_runs", summary="Sync runs", responses=refusals(401, 403, 422, 503))
 async def list_sync_runs(services: ServicesOf, _: InsiderOf, skip: Skip = 0, limit: Limit = 50) -> SyncRunPage:
-    """Runs that changed something or failed, newest first."""
+    """Runs that changed something, failed or were interrupted, and the one that goes on, newest first.
+
+    That one has no outcome yet.
+    """
     async with services.database.acquire() as connection:
         total = await sync_runs.count(connection)
         rows = await sync_runs.newest(connection, limit=limit, skip=skip)

@@ -49,7 +49,7 @@ def history(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many runs to show at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The runs that changed something or failed, newest first."""
+    """The runs that changed something, failed or were interrupted, and the one that goes on, newest first."""
     told = server_of(ctx).get("/api/mcp/sync/runs", limit=limit)
     if as_json:
         print_json(told)
@@ -62,7 +62,7 @@ def history(
         (
             (
                 moment(run["started_at"]),
-                run["outcome"],
+                run["outcome"] or "running",
                 short(run["commit"]),
                 run["generation"],
                 _counts(run),

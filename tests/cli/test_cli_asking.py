@@ -1,11 +1,17 @@
 """What one asks a server about: its runs, a plan that waits, what a folder's problems are, and who may call what."""
 
+import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from live_server import LiveServer
+
+from portoser.store import sync_runs
+from portoser.store.sync_runs import RunRow
 
 Run = Callable[..., Any]
 
@@ -59,3 +65,19 @@ def test_the_servers_own_plan_tells_what_is_wrong_in_its_folder(at: Run, server:
 def test_a_problem_is_told_as_validate_writes_it(at: Run, server: LiveServer, command: str) -> None:
     with saved(server, "odd.yaml", "kind: Tool\nnmae: x\n"):
         assert "odd.yaml:2:1: error: 'nmae' is not known. Did you mean 'name'?" in at(command).err
+
+
+def test_history_says_of_a_run_that_goes_on_that_it_does(at: Run, server: LiveServer) -> None:
+    row = RunRow(id=str(uuid.uuid4()), source="elsewhere", cause="start", started_at=datetime.now(UTC))
+
+    async def begin() -> None:
+        async with server.services.database.acquire() as connection:
+            await sync_runs.begin(connection, row)
+
+    async def drop() -> None:
+        async with server.services.database.acquire() as connection:
+            await sync_runs.drop(connection, row.id)
+
+    asyncio.run_coroutine_threadsafe(begin(), server.loop).result(10)
+    assert "running" in at("history", "-n", "1").out
+    asyncio.run_coroutine_threadsafe(drop(), server.loop).result(10)
