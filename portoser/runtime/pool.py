@@ -37,8 +37,9 @@ class Pool:
     """Bounds how many calls run and how many wait, and keeps workers warm.
 
     ``slots`` calls run at once; ``queue`` more wait, those of each caller in the order in which they came, and the
-    callers by turns. At most ``processes`` workers live; where one more is needed, the idle one that was used longest
-    ago makes room. One that was not used for ``longest_rest`` seconds is ended, so that its memory comes back.
+    callers by turns. At most ``processes`` workers live; where one more is needed, two idle ones are drawn by lot and
+    the one of them that was used longer ago makes room. One that was not used for ``longest_rest`` seconds is ended,
+    so that its memory comes back.
     """
 
     def __init__(
