@@ -1,6 +1,7 @@
 """What every room's tests may ask for: a real Postgres, and a fresh, migrated database in it."""
 
 import asyncio
+import logging
 import shutil
 import tempfile
 import uuid
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from portoser.store.database import Database
@@ -55,6 +57,21 @@ class TestPostgres(msgspec.Struct, frozen=True):
 
 def _other_database(dsn: str, database: str) -> str:
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own() -> Iterator[None]:
+    """What is logged goes to pytest: not to what a command prints, nor where one set it up to go in a test before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.processors.KeyValueRenderer()],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    )
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

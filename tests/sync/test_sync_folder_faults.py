@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,10 +191,16 @@ def somebody_else() -> Iterator[None]:
         os.seteuid(user)
 
 
-def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    root = tmp_path / "tools.d"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="portoser-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(open_folder: Path) -> None:
+    root = open_folder / "tools.d"
     (root / "sub").mkdir(parents=True)
     (root / "one.yaml").write_text("kind: Tool\n")
     (root / "sub" / "two.yaml").write_text("kind: Tool\n")
