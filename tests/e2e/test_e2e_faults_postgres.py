@@ -73,6 +73,7 @@ class Load:
         self._server = server
         self._marks = marks
         self._next = 0
+        self._is_over = False
         self.answers: dict[int, str] = {}
         """What came of each call: ``ok``, or the error's text; nothing where there was no answer."""
 
@@ -83,14 +84,15 @@ class Load:
             try:
                 yield
             finally:
+                self._is_over = True  # a cancellation may be lost in what a client says of a server that was killed
                 for task in tasks:
                     task.cancel()
 
     async def _client(self, way: str) -> None:
-        while True:
+        while not self._is_over:
             with suppress(Exception, BaseExceptionGroup):  # the server may be killed at any moment
                 async with sdk_sse(self._server) if way == "sse" else sdk_http(self._server, way) as (client, _):
-                    while True:
+                    while not self._is_over:
                         await self._call(client)
             await asyncio.sleep(0.1)
 
