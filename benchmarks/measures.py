@@ -5,6 +5,7 @@ import itertools
 import random
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.load import CONNECTIONS, Contestant, alternate, over_http, over_sse, paired_ratio, quantile
@@ -190,11 +191,12 @@ async def sessions(bare: Server, ours: Server, root: Path, tools: int, *, count:
     theirs, _ = await _idle_sessions(bare, count, None)
     mine, told = await _idle_sessions(ours, count, root)
     label = f"memory of {count:,} idle SSE sessions"
-    half, last, busy = (statistics.median(column) for column in zip(*told, strict=True))
+    halves, lasts, cpus = zip(*told, strict=True)
+    half, last, busy = statistics.median(halves), max(lasts), statistics.median(cpus)
     return [
         Row(label, theirs, mine, "MiB", bar="≤ 1.5"),
         Row("  save → half of them are told", None, half, "ms"),
-        Row("  save → the last of them is told", None, last, "ms", bar="≤ 1000 ms"),
+        Row("  save → the last of them is told, at worst", None, last, "ms", bar="≤ 1000 ms"),
         Row("  CPU of the clients meanwhile", None, busy, "ms"),  # near the line above, they would be what is slow
     ]
 
@@ -205,11 +207,11 @@ async def _idle_sessions(
     """MiB that ``count`` sessions add; and for each of some saves below ``root``, if given, in milliseconds: when
     half of them were told, when all were, and the CPU that this process used meanwhile.
     """
-    at: list[float] = []
+    at: dict[int, float] = {}  # the first notification of each session
     all_told = asyncio.Event()
 
-    def on_notification(_: str) -> None:
-        at.append(time.perf_counter())
+    def told_to(number: int, _: str) -> None:
+        at.setdefault(number, time.perf_counter())
         if len(at) == count:
             all_told.set()
 
@@ -218,9 +220,9 @@ async def _idle_sessions(
     told: list[tuple[float, float, float]] = []
     try:
         async with asyncio.timeout(180):
-            for _ in range(0, count, CONNECTIONS):
-                batch = range(min(CONNECTIONS, count - len(opened)))
-                opening = (SseSession.open(server.port, server.sse_path, on_notification) for _ in batch)
+            for first in range(0, count, CONNECTIONS):
+                batch = range(first, min(first + CONNECTIONS, count))
+                opening = (SseSession.open(server.port, server.sse_path, partial(told_to, number)) for number in batch)
                 opened += await asyncio.gather(*opening)
             weight = server.memory().total - before
             for edition in range(-CROWD_SAVES if root is not None else 0, 0):
@@ -231,7 +233,8 @@ async def _idle_sessions(
                 saved, cpu = time.perf_counter(), time.process_time()
                 await all_told.wait()
                 cpu = time.process_time() - cpu
-                told.append((1000 * (at[count // 2] - saved), 1000 * (at[-1] - saved), 1000 * cpu))
+                moments = sorted(at.values())
+                told.append((1000 * (moments[count // 2] - saved), 1000 * (moments[-1] - saved), 1000 * cpu))
                 await asyncio.sleep(1)
             return weight, told
     finally:

@@ -65,7 +65,7 @@ async def call_tool(
     headers = {REQUEST_ID: result.request_id}
     if status != 200:
         _refuse(result, status, headers, services, caller)
-    return Response(msgspec.json.encode(_answer(result)), headers=headers, media_type="application/json")
+    return Response(msgspec.json.encode(result.to_wire()), headers=headers, media_type="application/json")
 
 
 @router.get(
@@ -172,20 +172,3 @@ def _refuse(result: CallResult, status: int, headers: dict[str, str], services: 
         headers=headers,
         extra={"outcome": result.outcome.value, "reason": result.reason, "requestId": result.request_id},
     )
-
-
-def _answer(result: CallResult) -> dict[str, object]:
-    return {
-        "outcome": result.outcome.value,
-        "reason": result.reason,
-        "message": result.message,
-        "isError": result.is_error,
-        "content": result.content,
-        "structuredContent": result.structured,
-        "tool": result.tool,
-        "version": result.version,
-        "digest": result.digest,
-        "requestId": result.request_id,
-        "durationMs": round(result.duration_ms, 3),
-        "logs": result.logs,
-    }

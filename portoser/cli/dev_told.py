@@ -140,7 +140,7 @@ class _Spoken:
         if result.logs:
             for line in clean(result.logs).rstrip("\n").split("\n"):
                 say(f"  | {line}", style="dim")
-        print_answer(answer_of(result))
+        print_answer(result.to_wire())
         outcome = "" if result.outcome.value == "ok" else f"{result.outcome.value}, {result.reason}; "
         say(f"({outcome}{result.duration_ms:.1f} ms)", style="dim")
 
@@ -216,7 +216,7 @@ class _Lines:
         print_json_line({"event": "progress", "tool": self._tool, "done": done, "total": total, "message": message})
 
     def result(self, result: "CallResult") -> None:
-        print_json_line({"event": "result", **answer_of(result)})
+        print_json_line({"event": "result", **result.to_wire()})
 
     def examples(self, ran: Ran) -> None:
         import msgspec
@@ -253,18 +253,3 @@ def _marks(sign: str, names: Sequence[str]) -> list[str]:
         else:
             marks += [f"{sign} {before}{name}" for name in found]
     return marks
-
-
-def answer_of(result: "CallResult") -> dict[str, Any]:
-    """A result in the words in which the REST interface answers calls."""
-    return {
-        "outcome": result.outcome.value,
-        "reason": result.reason,
-        "message": result.message,
-        "isError": result.is_error,
-        "content": result.content,
-        "structuredContent": result.structured,
-        "tool": result.tool,
-        "durationMs": round(result.duration_ms, 3),
-        "logs": result.logs,
-    }

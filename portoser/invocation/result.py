@@ -30,3 +30,20 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: float
     request_id: str
     logs: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """The result as the REST interface answers a call, and the command line prints it."""
+        return {
+            "outcome": self.outcome.value,
+            "reason": self.reason,
+            "message": self.message,
+            "isError": self.is_error,
+            "content": self.content,
+            "structuredContent": self.structured,
+            "tool": self.tool,
+            "version": self.version,
+            "digest": self.digest,
+            "requestId": self.request_id,
+            "durationMs": round(self.duration_ms, 3),
+            "logs": self.logs,
+        }

@@ -5,8 +5,10 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import msgspec
 import pytest
 from audit_world import ANN, entry, intents, rows, until
@@ -131,6 +133,33 @@ async def test_while_postgres_is_away_nothing_begins_and_outcomes_are_kept_until
         (refused.id, "error", 2),
     ]
     assert await intents(database) == []
+
+
+async def test_a_full_disk_is_an_absence_of_postgres(database: Database, postgres: Any, dsns: Any) -> None:
+    """Raised by a trigger, as Postgres raises it where it cannot extend a file."""
+    owner = await asyncpg.connect(dsns.owner)
+    await owner.execute(
+        """
+        CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+        END $$;
+        CREATE TRIGGER full_disk BEFORE INSERT ON mcp_audit_logs EXECUTE FUNCTION full_disk();
+        CREATE TRIGGER full_disk BEFORE INSERT ON mcp_audit_intents EXECUTE FUNCTION full_disk();
+        """
+    )
+    running = entry()
+    try:
+        async with writing(database, patience=0.3) as writer:
+            with pytest.raises(Unavailable, match="No space left on device"):
+                await writer.begin(entry())
+            with pytest.raises(Unavailable):
+                await writer.finish(running, had_intent=False)
+            await owner.execute("DROP TRIGGER full_disk ON mcp_audit_logs; DROP TRIGGER full_disk ON mcp_audit_intents")
+            await until(lambda: writer.status.available and writer.status.owed == 0)
+            await writer.begin(entry())
+    finally:
+        await owner.close()
+    assert [row["id"] for row in await rows(database)] == [running.id]
 
 
 async def test_refusals_beyond_what_is_kept_are_counted_and_told(
