@@ -226,6 +226,7 @@ async def _serve(settings: Settings, sock: socket.socket, beginning: Beginning) 
             tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
             tasks.create_task(keep_house(built.services.writer), name="housekeeping"),
             tasks.create_task(_settle_down(built.services), name="settle-down"),
+            tasks.create_task(memory.keep_giving_back(), name="memory"),
         ]
         if built.embedded is not None:
             background.append(tasks.create_task(built.embedded.keep_running(), name="postgres"))

@@ -1,7 +1,11 @@
-"""What a start leaves behind in memory: much that stays for ever, and much that nobody needs any more."""
+"""What is left behind in memory: by a start, much that stays for ever; and always what nobody needs any more."""
 
+import asyncio
 import ctypes
 import gc
+
+EVERY = 300.0
+"""Seconds after which freed memory is given back again."""
 
 
 def set_aside() -> None:
@@ -24,3 +28,14 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+async def keep_giving_back(*, every: float = EVERY) -> None:
+    """Give freed memory back now and then, for ever.
+
+    Buffers of every size come and go with calls; between those that stay, the C library keeps ever more that is
+    free. Giving it back takes some milliseconds.
+    """
+    while True:
+        await asyncio.sleep(every)
+        give_back()
