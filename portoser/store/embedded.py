@@ -214,7 +214,8 @@ async def _running(cluster: Cluster, passwords: Passwords) -> Path | None:
     while True:
         try:
             connection = await asyncpg.connect(_dsn(ADMIN_ROLE, passwords.admin, socket_folder, "postgres"), timeout=10)
-        except (asyncpg.CannotConnectNowError, TimeoutError) as error:  # it recovers, or is about to stop
+        except (asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError, TimeoutError) as error:
+            # It recovers, is about to stop, or has just been killed: then the next connection is refused.
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(f"The Postgres in {cluster.folder} runs, but does not answer: {error}") from error
             await asyncio.sleep(0.1)

@@ -155,6 +155,25 @@ async def test_a_killed_postgres_recovers_at_the_next_start(data):
     assert postmasters(data) == []
 
 
+async def test_a_postgres_that_dies_while_it_is_asked_is_started_again(data):
+    """A killed one resets whoever waits to be let in."""
+    postgres = await EmbeddedPostgres.start(data, settings=FAST)
+    pid_file = data / "postgres/cluster/postmaster.pid"
+    said = pid_file.read_text()
+    await postgres.stop()
+    dying = await asyncio.start_unix_server(lambda _, writer: died(writer), data / "postgres/run/.s.PGSQL.5432")
+
+    def died(writer):
+        dying.close()
+        writer.transport.abort()
+
+    pid_file.write_text(said)
+    shutil.chown(pid_file, (data / "postgres/cluster").stat().st_uid)
+    again = await EmbeddedPostgres.start(data, settings=FAST)
+    assert await ask(again.server_dsn) == 1
+    await again.stop()
+
+
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
 async def test_a_postgres_that_ends_is_started_again_where_it_was(data, how):
     postgres = await EmbeddedPostgres.start(data)
