@@ -3,25 +3,25 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 import structlog
 
-from portoser.audit.entry import Entry, Event, Outcome
+from portoser.audit.entry import Outcome
 from portoser.audit.fitting import ARGUMENTS_LIMIT, fit
-from portoser.audit.redaction import Redactor, Taint
+from portoser.audit.redaction import Redactor
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import NotFound, Unavailable
-from portoser.catalog.revision import SourceFile
 from portoser.catalog.tool import RegisteredTool
+from portoser.invocation.attempt import Attempt
 from portoser.invocation.confirm import question
+from portoser.invocation.lent import Files, Tainting
 from portoser.invocation.limits import Concurrency, RateLimiter
 from portoser.invocation.needs import Code, Recorder, Registered
 from portoser.invocation.prepared import Prepared, PreparedRevisions
 from portoser.invocation.result import CallResult
-from portoser.invocation.told import new_id, told_of
+from portoser.invocation.told import told_of
 from portoser.powers.base import PowerContext
 from portoser.powers.host import Powers
 from portoser.registry.access import Access
@@ -32,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 _LARGE = 256 * 1024
 """From so many characters on, a result is looked through in a thread, so that other calls go on."""
-_LONGEST_NAME = 200
 
 _UNRECORDED = "The call cannot be recorded in the audit log right now, so {what}. Try again in a moment."
 
@@ -79,7 +78,7 @@ class Invocation:
         ``confirmed`` says that the caller's user was asked, and agreed. Cancelling the awaiting task ends the call,
         which is recorded as cancelled first.
         """
-        attempt = _Attempt(name, caller, request_id, self._plain_redactor)
+        attempt = Attempt(name, caller, request_id, self._plain_redactor)
         try:
             return await self._attempt(attempt, arguments, events, confirmed=confirmed)
         except asyncio.CancelledError:
@@ -98,7 +97,7 @@ class Invocation:
                 self._observe(attempt.outcome, attempt.seconds())
 
     async def _attempt(
-        self, attempt: "_Attempt", arguments: dict[str, Any], events: Events | None, *, confirmed: bool
+        self, attempt: Attempt, arguments: dict[str, Any], events: Events | None, *, confirmed: bool
     ) -> CallResult:
         snapshot = self._follower.snapshot
         served = snapshot.tools.get(attempt.name)
@@ -128,7 +127,7 @@ class Invocation:
 
     async def _run(
         self,
-        attempt: "_Attempt",
+        attempt: Attempt,
         tool: RegisteredTool,
         prepared: Prepared,
         arguments: dict[str, Any],
@@ -149,12 +148,12 @@ class Invocation:
         finally:
             self._concurrency.leave(tool.name)
 
-    async def _refuse_rate(self, attempt: "_Attempt", tool: RegisteredTool, wait: float) -> CallResult:
+    async def _refuse_rate(self, attempt: Attempt, tool: RegisteredTool, wait: float) -> CallResult:
         rate = tool.revision.limits.rate
         message = f"{tool.name} may be called {rate} by each caller. Try again in {_seconds(wait)}."
         return await self._refuse(attempt, Outcome.ERROR, "rate_limited", message)
 
-    def _wait(self, attempt: "_Attempt", tool: RegisteredTool, *, count: bool) -> float:
+    def _wait(self, attempt: Attempt, tool: RegisteredTool, *, count: bool) -> float:
         rate = tool.revision.limits.rate
         if rate is None:
             return 0.0
@@ -162,7 +161,7 @@ class Invocation:
         key = (tool.name, caller.subject, caller.address if caller.is_anonymous else None)
         return self._rates.take(key, rate) if count else self._rates.wait(key, rate)
 
-    async def _begin(self, attempt: "_Attempt") -> CallResult | None:
+    async def _begin(self, attempt: Attempt) -> CallResult | None:
         """Record that the call begins, so that the log knows of it even if the server ends before the call does."""
         attempt.has_intent = True
         try:
@@ -176,7 +175,7 @@ class Invocation:
 
     async def _execute(
         self,
-        attempt: "_Attempt",
+        attempt: Attempt,
         tool: RegisteredTool,
         prepared: Prepared,
         arguments: dict[str, Any],
@@ -187,15 +186,15 @@ class Invocation:
             PowerContext(tool=tool.name, owner=tool.owner, uses=tool.revision.uses, caller=attempt.caller)
         )
         if prepared.lends_secrets:
-            powers = _Tainting(powers, attempt.taint)
-        files = _Files(self._code, prepared.program.digest)
+            powers = Tainting(powers, attempt.taint)
+        files = Files(self._code, prepared.program.digest)
         try:
             execution = await self._runtime.execute(prepared.program, files, call, events=events, powers=powers)
         except (Unavailable, NotFound) as error:
             return await self._refuse(attempt, Outcome.ERROR, "unavailable" if files.failed else "busy", str(error))
         return await self._answer(attempt, prepared, execution)
 
-    async def _answer(self, attempt: "_Attempt", prepared: Prepared, execution: Execution) -> CallResult:
+    async def _answer(self, attempt: Attempt, prepared: Prepared, execution: Execution) -> CallResult:
         outcome = Outcome.INVALID if execution.reason == "invalid_arguments" else Outcome(execution.outcome)
         message, logs = execution.message, execution.logs
         attempt.end(outcome, execution.reason)
@@ -218,14 +217,14 @@ class Invocation:
             outcome, message=message, content=execution.content, structured=execution.structured, logs=logs
         )
 
-    async def _refuse(self, attempt: "_Attempt", outcome: Outcome, reason: str, message: str) -> CallResult:
+    async def _refuse(self, attempt: Attempt, outcome: Outcome, reason: str, message: str) -> CallResult:
         """Record and tell what kept the tool from running. Nothing ran: it is told even where it is recorded later."""
         refused = attempt.refused(outcome, reason, message)
         await self._record(attempt, message)
         return refused
 
     async def _record(
-        self, attempt: "_Attempt", error: str | None, *, result: Any = None, result_digest: str | None = None
+        self, attempt: Attempt, error: str | None, *, result: Any = None, result_digest: str | None = None
     ) -> bool:
         """Record how the call ended; whether it is durable. It is in the writer's hands before this first waits."""
         attempt.is_told = True
@@ -236,137 +235,6 @@ class Invocation:
             log.warning("audit.recorded_later", tool=entry.tool, request_id=entry.request_id, error=str(unavailable))
             return False
         return True
-
-
-class _Attempt:
-    """One call on its way, and what is known of it so far."""
-
-    __slots__ = (
-        "_at", "_began", "arguments", "caller", "duration_ms", "has_intent", "id", "is_told", "name", "outcome",
-        "reason", "redactor", "request_id", "taint", "tool",
-    )  # fmt: skip
-
-    def __init__(self, name: str, caller: Caller, request_id: str | None, redactor: Redactor) -> None:
-        self._at = datetime.now(UTC)
-        self._began = time.perf_counter()
-        self.id = new_id()
-        self.name = name
-        self.caller = caller
-        self.request_id = request_id or self.id
-        self.redactor = redactor
-        self.taint = Taint()
-        self.tool: RegisteredTool | None = None
-        self.arguments: Any = None
-        self.has_intent = False
-        self.is_told = False
-        self.outcome = Outcome.ERROR
-        self.reason: str | None = None
-        self.duration_ms: float | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.duration_ms is not None
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    def end(self, outcome: Outcome, reason: str | None) -> None:
-        self.outcome = outcome
-        self.reason = reason
-        self.duration_ms = round(self.seconds() * 1000, 3)
-
-    def entry(
-        self,
-        error: str | None,
-        *,
-        result: Any = None,
-        result_digest: str | None = None,
-        outcome: Outcome | None = None,
-    ) -> Entry:
-        """What the log is told. ``error`` may hold what the caller sent, so it is redacted like it."""
-        tool = self.tool
-        return Entry(
-            id=self.id,
-            at=self._at,
-            event=Event.TOOL_CALL,
-            caller=self.caller,
-            outcome=outcome or self.outcome,
-            tool=self.name[:_LONGEST_NAME] if tool is None else tool.name,
-            digest=None if tool is None else tool.revision.digest,
-            version=None if tool is None else tool.version,
-            commit=None if tool is None else tool.provenance.commit,
-            path=None if tool is None else tool.provenance.path,
-            owner=None if tool is None else tool.owner,
-            arguments=self.arguments,
-            result=result,
-            result_digest=result_digest,
-            reason=self.reason,
-            error=self.redactor.redact_text(error, self.taint) if error else None,
-            duration_ms=self.duration_ms,
-            request_id=self.request_id,
-        )
-
-    def refused(self, outcome: Outcome, reason: str, message: str) -> CallResult:
-        """The answer to a call that has no result to show."""
-        self.end(outcome, reason)
-        return self.result(outcome, message=message)
-
-    def result(
-        self,
-        outcome: Outcome,
-        *,
-        message: str | None,
-        content: list[dict[str, Any]] | None = None,
-        structured: dict[str, Any] | None = None,
-        logs: str = "",
-    ) -> CallResult:
-        known = self.tool if outcome is not Outcome.DENIED else None  # who may not call it is told no more of it
-        return CallResult(
-            outcome=outcome,
-            reason=self.reason,
-            message=message,
-            is_error=outcome is not Outcome.OK,
-            content=content or [],
-            structured=structured,
-            tool=self.name,
-            digest=known.revision.digest if known is not None else None,
-            version=known.version if known is not None else None,
-            duration_ms=self.duration_ms or 0.0,
-            request_id=self.request_id,
-            logs=logs,
-        )
-
-
-class _Files:
-    """Fetches a program's files, and remembers where that is what failed."""
-
-    __slots__ = ("_code", "_digest", "failed")
-
-    def __init__(self, code: Code, digest: str) -> None:
-        self._code = code
-        self._digest = digest
-        self.failed = False
-
-    async def __call__(self) -> tuple[SourceFile, ...]:
-        try:
-            return await self._code.files(self._digest)
-        except (Unavailable, NotFound):
-            self.failed = True
-            raise
-
-
-class _Tainting:
-    """Powers, of which what they give is hidden from the log."""
-
-    def __init__(self, powers: PowerHost, taint: Taint) -> None:
-        self._powers = powers
-        self._taint = taint
-
-    async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        given = await self._powers.call(power, method, args, kwargs)
-        if power == "vault":
-            self._taint.add(given)
-        return given
 
 
 def _seconds(wait: float) -> str:

@@ -1,0 +1,117 @@
+"""One call on its way: who made it, how far it came, and what the log and the caller are told of it."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from portoser.audit.entry import Entry, Event, Outcome
+from portoser.audit.redaction import Redactor, Taint
+from portoser.catalog.caller import Caller
+from portoser.catalog.tool import RegisteredTool
+from portoser.invocation.result import CallResult
+from portoser.invocation.told import new_id
+
+_LONGEST_NAME = 200
+
+
+class Attempt:
+    """One call on its way, and what is known of it so far."""
+
+    __slots__ = (
+        "_at", "_began", "arguments", "caller", "duration_ms", "has_intent", "id", "is_told", "name", "outcome",
+        "reason", "redactor", "request_id", "taint", "tool",
+    )  # fmt: skip
+
+    def __init__(self, name: str, caller: Caller, request_id: str | None, redactor: Redactor) -> None:
+        self._at = datetime.now(UTC)
+        self._began = time.perf_counter()
+        self.id = new_id()
+        self.name = name
+        self.caller = caller
+        self.request_id = request_id or self.id
+        self.redactor = redactor
+        self.taint = Taint()
+        self.tool: RegisteredTool | None = None
+        self.arguments: Any = None
+        self.has_intent = False
+        self.is_told = False
+        self.outcome = Outcome.ERROR
+        self.reason: str | None = None
+        self.duration_ms: float | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known how it ended."""
+        return self.duration_ms is not None
+
+    def seconds(self) -> float:
+        """How long ago it began."""
+        return time.perf_counter() - self._began
+
+    def end(self, outcome: Outcome, reason: str | None) -> None:
+        """It ended so, now."""
+        self.outcome = outcome
+        self.reason = reason
+        self.duration_ms = round(self.seconds() * 1000, 3)
+
+    def entry(
+        self,
+        error: str | None,
+        *,
+        result: Any = None,
+        result_digest: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> Entry:
+        """What the log is told. ``error`` may hold what the caller sent, so it is redacted like it."""
+        tool = self.tool
+        return Entry(
+            id=self.id,
+            at=self._at,
+            event=Event.TOOL_CALL,
+            caller=self.caller,
+            outcome=outcome or self.outcome,
+            tool=self.name[:_LONGEST_NAME] if tool is None else tool.name,
+            digest=None if tool is None else tool.revision.digest,
+            version=None if tool is None else tool.version,
+            commit=None if tool is None else tool.provenance.commit,
+            path=None if tool is None else tool.provenance.path,
+            owner=None if tool is None else tool.owner,
+            arguments=self.arguments,
+            result=result,
+            result_digest=result_digest,
+            reason=self.reason,
+            error=self.redactor.redact_text(error, self.taint) if error else None,
+            duration_ms=self.duration_ms,
+            request_id=self.request_id,
+        )
+
+    def refused(self, outcome: Outcome, reason: str, message: str) -> CallResult:
+        """The answer to a call that has no result to show."""
+        self.end(outcome, reason)
+        return self.result(outcome, message=message)
+
+    def result(
+        self,
+        outcome: Outcome,
+        *,
+        message: str | None,
+        content: list[dict[str, Any]] | None = None,
+        structured: dict[str, Any] | None = None,
+        logs: str = "",
+    ) -> CallResult:
+        """What the caller is answered."""
+        known = self.tool if outcome is not Outcome.DENIED else None  # who may not call it is told no more of it
+        return CallResult(
+            outcome=outcome,
+            reason=self.reason,
+            message=message,
+            is_error=outcome is not Outcome.OK,
+            content=content or [],
+            structured=structured,
+            tool=self.name,
+            digest=known.revision.digest if known is not None else None,
+            version=known.version if known is not None else None,
+            duration_ms=self.duration_ms or 0.0,
+            request_id=self.request_id,
+            logs=logs,
+        )
