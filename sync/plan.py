@@ -345,6 +345,7 @@ _FIELDS = {
     "confirm": "confirm",
     "uses": "uses",
     "requires": "requires",
+    "lock": "packages",
     "redact": "redact",
     "examples": "examples",
 }

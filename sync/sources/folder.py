@@ -50,6 +50,8 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.changes = 0
+        """Grows with whatever is taken of the directory, so that nobody who looks can lose what another one saw."""
         self._base = str(root)
         self.folders: set[str] = set()
         self._entries: dict[str, _Entry] = {}
@@ -290,11 +292,13 @@ class Folder:
         self._tree += mark - (known.mark if known is not None else 0)
         self._since[path] = time.monotonic()
         self._entries[path] = _Entry(signature, content, problem, mark, is_racy)
+        self.changes += 1
         changed.add(path)
 
     def _drop(self, paths: set[str]) -> set[str]:
         for path in paths:
             self._tree -= self._entries.pop(path).mark
+            self.changes += 1
             self._links.discard(path)
         return paths
 

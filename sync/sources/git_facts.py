@@ -27,6 +27,8 @@ class GitFacts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._position = 0
+        self.moves = 0
+        """Grows whenever the head is another one."""
         self.git_dir: Path | None = None
         """Where the repository keeps its files, None outside git."""
         self.commit: str | None = None
@@ -34,16 +36,17 @@ class GitFacts:
         self.commits: Mapping[str, Commit] = {}
         self._blobs: dict[str, str] = {}
 
-    def refresh(self) -> bool:
-        """Look at the head again; whether it moved."""
+    def refresh(self) -> None:
+        """Look at the head again."""
         git_dir, head = self._head()
         self.git_dir = git_dir
         if head == self.commit:
-            return False
+            return
         old, self.commit = self.commit, head
         if head is None:
             self.author, self.commits, self._blobs = None, {}, {}
-            return True
+            self.moves += 1
+            return
         try:
             self._blobs = self._tree(head)
             self.author = run(self._folder, "log", "-1", "--format=%an <%ae>", head).decode(errors="replace").strip()
@@ -51,7 +54,7 @@ class GitFacts:
         except GitFailed:
             self.commit = None  # half known is not known: the next look begins anew
             raise
-        return True
+        self.moves += 1
 
     def differs(self, path: str, content: bytes) -> bool:
         """Whether a file's content is not what the head has at its path."""

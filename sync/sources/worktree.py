@@ -57,6 +57,10 @@ class Worktree:
         self._look_at_all = True
         self._scanning = asyncio.Lock()
         self._scan: Scan | None = None
+        self._scan_of = (0, 0)
+        """Which changes of the folder and moves of the head are in the scan. A look that was cancelled, or that failed,
+        may have taken some; they belong to the next scan.
+        """
         self._wake = asyncio.Event()
 
     # Watching ------------------------------------------------------------------------------------------------
@@ -163,13 +167,17 @@ class Worktree:
             self._look_at_all = self._look_at_all or thorough
             if self._scan is None:
                 await self._refresh_git()
+            looks = [asyncio.create_task(self._settled()), asyncio.create_task(self._refresh_git())]
             try:
-                changed, moved = await asyncio.gather(self._settled(), self._refresh_git())
+                await asyncio.gather(*looks)
             except BaseException:
                 self._look_at_all = True
+                await asyncio.wait(looks)  # the next scan must not meet this one's threads
                 raise
-            if self._scan is None or changed or moved:
+            newest = (self._folder.changes, self._git.moves)
+            if self._scan is None or newest != self._scan_of:
                 self._scan = await in_thread(self._make_scan)
+                self._scan_of = newest
             if self._folder.written:
                 asyncio.get_running_loop().call_later(_AGAIN, self._look_again, self._folder.written)
             return self._scan
@@ -178,18 +186,16 @@ class Worktree:
         self._hints.update(paths)
         self._wake.set()
 
-    async def _settled(self) -> bool:
-        """Look until nothing moves any more; whether anything had changed."""
+    async def _settled(self) -> None:
+        """Look until nothing moves any more."""
         began = time.monotonic()
-        any_changed = False
         lost: set[str] = set()
         look_at: set[str] | None = self._take_hints()
         while True:
             changed = await in_thread(self._folder.update, look_at) if look_at != set() else set()
-            any_changed = any_changed or bool(changed)
             written = self._folder.written if time.monotonic() - began < _FOR_WRITERS else frozenset()
             if not changed and not written and not self._is_locked() and not self._hints:
-                return any_changed
+                return
             if time.monotonic() - began > _LONGEST_SETTLING:
                 raise SourceUnreadable(
                     f"{self.root} did not come to rest in {_LONGEST_SETTLING:g} s. Nothing is changed until it does."
@@ -217,12 +223,11 @@ class Worktree:
             return False
         return abs(age) < _STALE_LOCK  # one of the future is as old: the clock was set back since
 
-    async def _refresh_git(self) -> bool:
+    async def _refresh_git(self) -> None:
         try:
-            return await in_thread(self._git.refresh)
+            await in_thread(self._git.refresh)
         except GitFailed as error:
             log.warning("worktree.git_failed", root=self.location, error=str(error))
-            return False
 
     def _make_scan(self) -> Scan:
         files = self._folder.files()

@@ -41,6 +41,26 @@ async def test_a_scan_without_a_change_is_the_same_object(repo: Any) -> None:
     assert (await source.scan(thorough=True)).tree == first.tree
 
 
+@pytest.mark.parametrize("is_committed", [False, True])
+async def test_what_a_cancelled_scan_has_seen_is_in_the_next_one(repo: Any, is_committed: bool) -> None:
+    """A retry that comes due cancels the look that asks whether there is anything new."""
+    repo.tool("one")
+    repo.commit()
+    source = Worktree(repo.tools, settle=0.2)
+    first = await source.scan()
+    repo.tool("one", answer="2")
+    if is_committed:
+        repo.commit("Second")
+    cancelled = asyncio.create_task(source.scan(thorough=True))
+    await asyncio.sleep(0.15)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    second = await source.scan(thorough=True)
+    assert second.files["one.py"] != first.files["one.py"]
+    assert (second.commit != first.commit) is is_committed
+
+
 async def test_provenance_is_that_of_the_newest_commit_that_touched_any_file(repo: Any) -> None:
     repo.tool("one")
     repo.tool("two")
