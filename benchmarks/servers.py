@@ -195,6 +195,7 @@ async def _running(
     token: str | None = None,
 ) -> AsyncIterator[Server]:
     ours = ("PORTOSER_", "DATABASE_URL", "KEYCLOAK_", "OIDC_", "OTEL_", "LOG_LEVEL", "FASTMCP_")
+    ours = (*ours, "PYTHONDONTWRITEBYTECODE")  # a restart that compiles everything anew is not what users have
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     paths = os.pathsep.join(filter(None, (str(REPOSITORY), inherited.get("PYTHONPATH"))))
     with log.open("ab") as output:
