@@ -1,6 +1,7 @@
 """Which worker runs which call: slots, handed out to callers by turns, and which workers are kept warm."""
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
@@ -39,12 +40,13 @@ class Pool:
     ``slots`` calls run at once; ``queue`` more wait, those of each caller in the order in which they came, and the
     callers by turns. At most ``processes`` workers live; where one more is needed, two idle ones are drawn by lot and
     the one of them that was used longer ago makes room. One that was not used for ``longest_rest`` seconds is ended,
-    so that its memory comes back.
+    so that its memory comes back. ``spawn`` is given the environment that the worker is to have, None for none, and
+    whether it is to be warmed. Slots are shared by all environments; each that is in use has a spare of its own.
     """
 
     def __init__(
         self,
-        spawn: Callable[[bool], Awaitable[WorkerProcess]],
+        spawn: Callable[[str | None, bool], Awaitable[WorkerProcess]],
         *,
         slots: int,
         queue: int,
@@ -63,13 +65,17 @@ class Pool:
         self._longest_rest = longest_rest
         self._stopping = False
         self._busy = 0
+        self._aside = 0
+        """How many calls wait for a person: they hold a worker, and no slot."""
         self._running = 0
         self._began = 0.0
         """The sum of the moments at which the running calls began."""
         self._turns = Turns(queue, self._turned_away)
         self._idle: OrderedDict[WorkerProcess, Rest] = OrderedDict()
         self._by_key: dict[Key, list[WorkerProcess]] = {}
-        self._spares: deque[WorkerProcess] = deque()
+        self._spares: dict[str | None, deque[WorkerProcess]] = {None: deque()}
+        self._used: set[str | None] = set()
+        """The environments of which a worker was asked for since the spares were filled."""
         self._refill = asyncio.Event()
         self._pace = 0.05
         """How long a call takes, in seconds: a running mean."""
@@ -132,9 +138,22 @@ class Pool:
         self._stopping = True
         self._turns.turn_away(_stopping)
 
+    def step_aside(self) -> bool:
+        """Let the next in line run while a call waits for a person; False where too many have done so already."""
+        if self._aside >= self._processes:
+            return False
+        self._aside += 1
+        self._pass_on()
+        return True
+
+    def step_back(self) -> None:
+        """The call goes on: there may be one more than slots, until one ends."""
+        self._aside -= 1
+        self._busy += 1
+
     def _pass_on(self) -> None:
         # The slot goes from hand to hand, so that nobody who comes now overtakes those who wait.
-        if self._turns.next() is None:
+        if self._busy > self._slots or self._turns.next() is None:
             self._busy -= 1
 
     def take(self, key: Key) -> WorkerProcess | None:
@@ -149,19 +168,26 @@ class Pool:
                 return worker
         return None
 
-    async def fresh(self) -> WorkerProcess:
-        """A worker that holds no program yet."""
-        while self._spares:
-            worker = self._spares.popleft()
+    async def fresh(self, environment: str | None = None) -> WorkerProcess:
+        """A worker of an environment that holds no program yet."""
+        if environment is not None:
+            self._used.add(environment)
+        spares = self._spares.get(environment)
+        while spares:
+            worker = spares.popleft()
             if worker.alive:
                 return worker
         self._make_room(self._busy)
-        return await self._spawn(False)
+        return await self._spawn(environment, False)
 
     def _make_room(self, busy: int) -> None:
-        while self._idle and busy + len(self._idle) + len(self._spares) > self._processes:
+        while self._idle and busy + self._aside + len(self._idle) + self._spare > self._processes:
             place = min(random.randrange(len(self._idle)), random.randrange(len(self._idle)))  # noqa: S311 - a choice of victim
             self._end(next(itertools.islice(self._idle, place, None)), "The worker made room for another.")
+
+    @property
+    def _spare(self) -> int:
+        return sum(map(len, self._spares.values()))
 
     def _end(self, worker: WorkerProcess, why: str) -> None:
         key = self._idle.pop(worker).key
@@ -172,7 +198,7 @@ class Pool:
 
     def give_back(self, worker: WorkerProcess, key: Key | None) -> None:
         """Keep a worker for later calls of its key; None ends it. Spares are refilled now, after the call."""
-        if len(self._spares) < self._spare_target:
+        if self._used or len(self._spares[None]) < self._spare_target:
             self._refill.set()
         if not worker.alive:
             return
@@ -187,13 +213,26 @@ class Pool:
     async def keep_spares(self) -> None:
         """Refill the spares whenever a call has used one, for ever."""
         while True:
-            while len(self._spares) < self._spare_target:
+            spares = self._spares[None]
+            while len(spares) < self._spare_target:
                 try:
-                    self._spares.append(await self._spawn(True))
+                    spares.append(await self._spawn(None, True))
                 except Unavailable as error:
                     await asyncio.sleep(error.retry_after)
+            used, self._used = self._used, set()
+            for environment in used:
+                await self._keep_spare(environment)
             await self._refill.wait()
             self._refill.clear()
+
+    async def _keep_spare(self, environment: str | None) -> None:
+        """Have one spare of an environment that is in use, and forget those that ended with theirs."""
+        for known in [each for each in self._spares if each is not None]:
+            if not any(worker.alive for worker in self._spares[known]):
+                del self._spares[known]
+        if self._spare_target and environment not in self._spares:
+            with contextlib.suppress(Unavailable):  # whoever needs one is told
+                self._spares[environment] = deque((await self._spawn(environment, True),))
 
     async def retire_unused(self) -> None:
         """End the workers that nobody has used for long, for ever."""

@@ -11,10 +11,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from portoser.catalog.errors import PowerError
 from portoser.runtime import protocol
+from portoser.runtime.clock import Clock
 from portoser.runtime.protocol import (
     HEADER,
     LEVELS,
@@ -37,6 +39,9 @@ _PIPE_READ = 64 * 1024
 _GRACE = 0.5
 """Seconds that a worker whose channel closed has to end, and that a channel has to close after its worker ended."""
 
+
+_PROCESS_CLOCK = 2
+"""The kernel's name of a process's clock, beside its pid: CPUCLOCK_SCHED of linux/posix-timers.h."""
 
 _OF_A_CALL = (Result, Rpc, Log, Progress)
 _EVENTS = (Log, Progress)
@@ -84,8 +89,8 @@ class WorkerProcess(asyncio.BufferedProtocol):
         return self._ended is None and self._kill_cause is None and self._status is None
 
     def spawned(self, pid: int, pidfd: int) -> None:
-        """The zygote has forked it."""
-        self.pid = pid
+        """The zygote has forked it. ``pid`` is what the zygote calls it."""
+        self.pid = _pid_of(pidfd) or pid
         self._pidfd = pidfd
         if self._kill_cause is not None:
             self._send_kill()
@@ -303,10 +308,11 @@ class WorkerProcess(asyncio.BufferedProtocol):
         self._running = running
         self._frame = None
         self.calls += 1
-        timeout = running.limits.timeout
-        timer = self._loop.call_later(
-            timeout, self.kill, "timeout", f"The tool took longer than the {timeout:g} s that it may."
+        before = self._processor_time()
+        clock = Clock(
+            self._loop, running.limits.timeout, running.cpu, lambda: self._processor_time() - before, self.kill
         )
+        running.clock = clock
         try:
             self.send(encoded)
             while True:
@@ -322,8 +328,17 @@ class WorkerProcess(asyncio.BufferedProtocol):
             self.kill("cancelled", "The call was cancelled.")
             raise
         finally:
-            timer.cancel()
+            clock.stop()
             self._running = None
+
+    def _processor_time(self) -> float:
+        """The seconds of processor time that the process has used, by the kernel's count; 0 where it has ended."""
+        if self.pid is None:
+            return 0.0
+        try:
+            return time.clock_gettime(~self.pid << 3 | _PROCESS_CLOCK)
+        except OSError:
+            return 0.0
 
     async def _next(self, running: Running) -> Frame:
         frame, self._frame = self._frame, None
@@ -339,6 +354,9 @@ class WorkerProcess(asyncio.BufferedProtocol):
 
     async def _answer(self, running: Running, frame: Rpc, powers: PowerHost | None) -> None:
         value, error = None, None
+        for_a_person = frame.power == "ctx"
+        if for_a_person:
+            running.pause()
         try:
             async with asyncio.timeout(None) as running.power:
                 if powers is None:
@@ -352,6 +370,8 @@ class WorkerProcess(asyncio.BufferedProtocol):
             return
         finally:
             running.power = None
+            if for_a_person:
+                running.resume()
         try:
             encoded = protocol.encode(RpcResult(frame.seq, value, error))
         except (TypeError, ValueError, OverflowError, RecursionError) as unsendable:
@@ -398,3 +418,12 @@ class WorkerProcess(asyncio.BufferedProtocol):
 
     def _too_much_output(self, running: Running) -> None:
         self.kill("output_limit", "The tool printed or logged more than a call may. Print less.")
+
+
+def _pid_of(pidfd: int) -> int | None:
+    """What this process, which may see others than the zygote does, calls the process of a pidfd."""
+    try:
+        lines = Path(f"/proc/self/fdinfo/{pidfd}").read_bytes().splitlines()
+    except OSError:
+        return None
+    return next((int(line[4:]) for line in lines if line.startswith(b"Pid:")), None)

@@ -15,7 +15,8 @@ from portoser.catalog.caller import Caller
 from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
 from portoser.runtime import protocol
-from portoser.runtime.nursery import Nursery
+from portoser.runtime.environments.folders import Folders
+from portoser.runtime.environments.nurseries import Nurseries
 from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
 from portoser.runtime.pool import Key, Pool
 from portoser.runtime.process import WorkerEnded, WorkerProcess
@@ -47,6 +48,8 @@ log = structlog.get_logger(__name__)
 _UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _DESCRIBE_MEMORY = 512 * MIB
 _DESCRIBE_QUEUE = 100_000
+_DESCRIBE_ZYGOTES = 4
+"""Environments at most that declarations are described in at the same time."""
 
 _STOPPING = "The server is stopping."
 _WARM_MEMORY = 12 * MIB
@@ -64,7 +67,8 @@ class Runtime:
     ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most, by default as many as
     ``warm_workers`` says, and none that was not used for ``longest_rest`` seconds. ``describers`` declarations are
     described at once. ``cpu`` is in seconds for each call; ``output`` is in bytes, and counts what a call prints, logs
-    and reports together; ``disk`` is in bytes, for each file.
+    and reports together; ``disk`` is in bytes, for each file. ``folders`` has the packages of programs that require
+    some; ``zygotes`` environments at most are ready for calls, beside that of the programs that require none.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class Runtime:
         output: int = 4 * MIB,
         disk: int = 64 * MIB,
         open_files: int = 64,
+        folders: Folders | None = None,
+        zygotes: int = 16,
     ) -> None:
         self._sandbox = sandbox
         self._cpu = cpu
@@ -92,8 +98,8 @@ class Runtime:
         self._open_files = open_files
         self._longest_rest = longest_rest
         self._scratch = Scratch(scratch)
-        self._callers = Nursery("call")
-        self._describers = Nursery("describe")
+        self._callers = Nurseries("call", folders, most=zygotes)
+        self._describers = Nurseries("describe", folders, most=_DESCRIBE_ZYGOTES)
         self._pool = Pool(
             self._callers.spawn,
             slots=workers,
@@ -137,14 +143,14 @@ class Runtime:
             self._scratch.open()
         except OSError as error:
             raise PortoserError(f"The data directory cannot be used: {error}.") from error
-        self._callers.begin()
+        self._callers.own.begin()
         if describing:
-            self._describers.begin()
+            self._describers.own.begin()
 
     def abandon(self) -> None:
         """End what was begun where nobody went on with it; after `aclose` there is nothing to end. Blocks."""
-        self._callers.abandon()
-        self._describers.abandon()
+        self._callers.own.abandon()
+        self._describers.own.abandon()
         self._scratch.abandon()
 
     async def start(self) -> None:
@@ -156,7 +162,7 @@ class Runtime:
         """
         if not self._has_begun:
             self.begin()
-        await self._callers.start()
+        await self._callers.own.start()
         self._keepers = [
             asyncio.create_task(self._pool.keep_spares(), name="runtime-spares"),
             asyncio.create_task(self._pool.retire_unused(), name="runtime-retire"),
@@ -166,13 +172,15 @@ class Runtime:
     async def _retire_describers(self) -> None:
         """End the zygote that declarations are described from, when none was for long: it weighs as much as a server.
 
-        The next one waits for a new zygote.
+        The next one waits for a new zygote. The zygotes of environments that nobody uses end, too.
         """
         while True:
             await asyncio.sleep(self._longest_rest / 10)
             rested = time.monotonic() - self._described_at > self._longest_rest
-            if rested and self._describers.alive and not self._describe_pool.busy:
-                await self._describers.retire()
+            if rested and self._describers.own.alive and not self._describe_pool.busy:
+                await self._describers.own.retire()
+            self._describers.retire_unused(self._longest_rest / 10)
+            self._callers.retire_unused(self._longest_rest)
 
     async def warm_up(self) -> None:
         """Start the zygote that declarations are described from, so that the first description need not wait for it.
@@ -181,7 +189,7 @@ class Runtime:
         """
         self._described_at = time.monotonic()
         try:
-            await self._describers.start()
+            await self._describers.own.start()
         except Unavailable as error:
             log.warning("describing_not_warm", error=str(error))
 
@@ -218,8 +226,15 @@ class Runtime:
 
     # Describe ------------------------------------------------------------------------------------------------
 
-    async def describe(self, declaration: Declaration) -> Description:
+    @property
+    def environments(self) -> frozenset[str]:
+        """The digests of the locks whose packages processes have now."""
+        return self._callers.environments | self._describers.environments
+
+    async def describe(self, declaration: Declaration, *, environment: str | None = None) -> Description:
         """Import a declaration's code in a worker of its own, and read its description and schemas.
+
+        ``environment`` is the digest of the lock whose packages the code may import.
 
         Raises:
             CodeError: where it cannot be imported or described.
@@ -230,13 +245,13 @@ class Runtime:
         )
         entry_path = declaration.entrypoint.partition(":")[0]
         frame = protocol.encode(Describe(declaration.files, declaration.entrypoint))
-        running = Running("", limits, None, self._output)
+        running = Running("", limits, None, self._output, self._cpu)
         pool = self._describe_pool
         began = await pool.enter(None)
         try:
-            worker = await pool.fresh()
+            worker = await pool.fresh(environment)
             try:
-                with self._counted(worker):
+                with self._describers.using(environment), self._counted(worker):
                     self._set_up(worker, limits)
                     answer = await worker.describe(running, frame)
             except WorkerEnded as ended:
@@ -276,7 +291,8 @@ class Runtime:
         Raises:
             Unavailable: where as many calls wait as may, or no worker can be started.
         """
-        running = Running(call.id, program.limits, events, self._output)
+        running = Running(call.id, program.limits, events, self._output, self._cpu)
+        running.aside, running.back = self._pool.step_aside, self._pool.step_back
         caller = call.caller
         try:
             frame = protocol.encode(CallFrame(call.id, running.nonce, call.arguments, _view(caller), call.request_id))
@@ -305,10 +321,10 @@ class Runtime:
         load = None
         if worker is None:
             load = await _load(program, files)
-            worker = await self._pool.fresh()
+            worker = await self._pool.fresh(program.environment)
         keep = False
         try:
-            with self._counted(worker):
+            with self._callers.using(program.environment), self._counted(worker):
                 if load is not None:
                     self._set_up(worker, program.limits)
                     worker.send(load)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import textwrap
 from typing import Any
 
 import pytest
@@ -179,6 +180,9 @@ async def test_processor_time_has_a_limit_for_each_call(tmp_path: Any) -> None:
             assert (await bench.run(code, {"seconds": 0.7})).outcome == "ok"
         execution = await bench.run(code, {"seconds": 60})
         assert (execution.outcome, execution.reason) == ("error", "cpu_limit")
+        lifted = f"import resource, signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n{textwrap.dedent(code)}"
+        execution = await bench.run(lifted, {"seconds": 60})
+        assert (execution.outcome, execution.reason) == ("error", "cpu_limit")
     finally:
         await runtime.aclose()
 
@@ -285,6 +289,45 @@ async def test_a_power_that_is_waited_for_does_not_outlive_the_call(shared_bench
     execution = await shared_bench.run("def tool(): registry.services()", powers=Slow(), timeout=0.3)
     assert execution.reason == "timeout"
     assert ended == [True]
+
+
+class Person:
+    """Answers ``ctx`` after a while, as a person who was asked does."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        await asyncio.sleep(self.seconds)
+        return "yes"
+
+
+ASKING = """
+    import time
+    from portoser import tool as portoser_tool
+    def tool(after: float = 0):
+        answer = portoser_tool.wire.running.ask("ctx", "elicit", ("Really?",), {})
+        time.sleep(after)
+        return {"answer": answer}
+"""
+
+
+async def test_the_time_in_which_a_person_is_waited_for_is_not_the_tools(shared_bench: Any) -> None:
+    execution = await shared_bench.run(ASKING, powers=Person(0.6), timeout=0.4)
+    assert execution.structured == {"answer": "yes"}, execution
+    execution = await shared_bench.run(ASKING, {"after": 20}, powers=Person(0.3), timeout=0.4)
+    assert execution.reason == "timeout"
+    assert 0.6 < execution.duration < 5
+
+
+async def test_calls_that_wait_for_a_person_hold_nobody_up(shared_bench: Any, until: Any) -> None:
+    waiting = [asyncio.create_task(shared_bench.run(ASKING, powers=Person(60), timeout=90)) for _ in range(6)]
+    await until(lambda: shared_bench.runtime.status().workers >= 6, "each of the six has a worker, where four may run")
+    await survives(shared_bench)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert shared_bench.runtime.status().busy == 0
 
 
 async def test_a_stopped_worker_is_killed_at_its_limit(shared_bench: Any) -> None:
