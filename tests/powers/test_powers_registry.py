@@ -8,14 +8,14 @@ import pytest
 
 from portoser.catalog.caller import ANONYMOUS
 from portoser.catalog.errors import PowerError
-from portoser.powers.base import PowerContext
-from portoser.powers.registry import EXAMPLE, RegistryPower, read_registry
+from portoser.powers.base import PowerContext, Use
+from portoser.powers.registry import EXAMPLE, RegistryPower, RegistryProblems, read_registry
 
 CONTEXT = PowerContext(tool="t", owner="git:main", caller=ANONYMOUS)
 
 
 async def ask(power: RegistryPower, method: str, *args: Any, **kwargs: Any) -> Any:
-    return await power.call(method, list(args), kwargs, CONTEXT)
+    return await power.call(method, list(args), kwargs, Use(power, CONTEXT))
 
 
 async def test_the_shipped_example_is_served_and_sound() -> None:
@@ -80,21 +80,35 @@ services:
     with pytest.raises(PowerError) as raised:
         await ask(RegistryPower(path), "services")
     for problem in (
-        "hosts.alpha.address: 5 is not text",
-        "hosts.beta: must be a mapping",
-        "hosts: the name 7 must be text",
-        "services.web.host: There is no host 'alhpa' in the registry. Did you mean 'alpha'?",
-        "services.web.port: 70000 is not a port",
-        "services.api.host: is missing",
+        "registry.yml:3:20: hosts.alpha.address: 5 is not text. Write for example: address: 10.0.0.11",
+        "registry.yml:4:3: hosts.beta: must be a mapping",
+        "registry.yml:5:3: hosts: the name 7 must be text; write it in quotes",
+        "registry.yml:7:15: services.web.host: There is no host 'alhpa' in hosts. Did you mean 'alpha'?",
+        "registry.yml:7:28: services.web.port: 70000 is not a port; ports are 1 to 65535",
+        "registry.yml:8:3: services.api.host: is missing. Write for example: host: alpha",
     ):
         assert problem in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [", "- 1", "hosts: 5", "a: 1\na: 2", "\x00", "hosts: !!python/object:os.system {}"]
+    ("text", "message"),
+    [
+        ("a:\n- [", "registry.yml:3:1: This is not YAML: did not find expected node content."),
+        ("- 1", "registry.yml:1:1: It must hold the sections hosts and services"),
+        ("hosts: 5", "registry.yml:1:1: hosts: must be a mapping of names"),
+        ("a: 1\na: 2", "registry.yml:2:1: This is not YAML: the key 'a' stands there twice; keep one of them."),
+        ("\x00", "registry.yml: This is not YAML"),
+        (
+            "hosts: !!python/object:os.system {}",
+            "registry.yml:1:8: This is not YAML: could not determine a constructor",
+        ),
+        ("hots: {a: {address: x}}", "registry.yml:1:1: 'hots' is not known. Did you mean 'hosts'?"),
+    ],
 )
-async def test_what_is_no_registry_is_a_clear_error(tmp_path: Path, text: str) -> None:
+async def test_what_is_no_registry_is_a_clear_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "registry.yml"
     path.write_text(text)
-    with pytest.raises(PowerError, match=r"registry\.yml"):
+    with pytest.raises(RegistryProblems) as raised:
         await ask(RegistryPower(path), "services")
+    assert message in str(raised.value)
+    assert len(raised.value.problems) == 1
