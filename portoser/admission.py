@@ -19,9 +19,12 @@ import msgspec
 import structlog
 
 from portoser.catalog.caller import system_caller
-from portoser.catalog.errors import PowerError, Problem, Severity, Unavailable
+from portoser.catalog.errors import PortoserError, PowerError, Problem, Severity, Unavailable
+from portoser.catalog.requirement import POWER as REQUIRES
 from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
 from portoser.catalog.schema import validator_of, wrong_with_schema
+from portoser.runtime.environments.environments import Environments
+from portoser.runtime.environments.required import Packages, RequiredPackages
 from portoser.runtime.types import Call, CodeError, Description, Events, Execution, FilesLoader, PowerHost, Program
 from portoser.store import admissions
 from portoser.store.admissions import StoredAdmission
@@ -31,6 +34,16 @@ log = structlog.get_logger(__name__)
 
 Progress = Callable[[int, int], None]
 """Told how many of how many declarations are done."""
+
+
+class Waiting(tuple[Problem, ...]):
+    """What keeps a declaration from being looked at now: its packages are on their way, or cannot be reached.
+
+    ``retry_after`` is in how many seconds to look again.
+    """
+
+    retry_after: float = 2.0
+
 
 Verdict: TypeAlias = Revision | tuple[Problem, ...]
 """What a declaration became, or what is wrong with it."""
@@ -58,8 +71,8 @@ class Seen(NamedTuple):
 class Describer(Protocol):
     """What admission needs of the runtime."""
 
-    async def describe(self, declaration: Declaration) -> Description:
-        """What the declaration's code says of itself."""
+    async def describe(self, declaration: Declaration, *, environment: str | None = None) -> Description:
+        """What the declaration's code says of itself, with the packages of an environment."""
 
     async def execute(
         self, program: Program, files: FilesLoader, call: Call, *, events: Events | None, powers: PowerHost | None
@@ -70,12 +83,21 @@ class Describer(Protocol):
 class Admission:
     """Turns declarations into revisions. ``parallel`` declarations are looked at at once; one for each processor.
 
-    Without a ``database``, as on an author's laptop, nothing is remembered.
+    Without a ``database``, as on an author's laptop, nothing is remembered. Without ``environments`` nothing can be
+    required.
     """
 
-    def __init__(self, database: Database | None, runtime: Describer, *, parallel: int | None = None) -> None:
+    def __init__(
+        self,
+        database: Database | None,
+        runtime: Describer,
+        *,
+        environments: Environments | None = None,
+        parallel: int | None = None,
+    ) -> None:
         self._database = database
         self._runtime = runtime
+        self._required = RequiredPackages(environments)
         self._parallel = parallel or os.cpu_count() or 1
         self._suffix = "|".join(
             [
@@ -92,16 +114,17 @@ class Admission:
         served: Mapping[str, Revision] | None = None,
         progress: Progress | None = None,
         on_warning: Callable[[Problem], None] | None = None,
+        patience: float | None = None,
     ) -> list[Verdict]:
         """The revision of each named declaration, or what is wrong with it, in the order given.
 
-        ``on_warning`` is told what holds nothing back, such as a function without a docstring. For ``served``, see
-        `look`.
+        ``on_warning`` is told what holds nothing back, such as a function without a docstring. For ``served`` and
+        ``patience`` see `look`.
 
         Raises:
             Unavailable: the database or the runtime is away; what was admitted by then is remembered.
         """
-        told = await self.look(declarations, served=served, progress=progress)
+        told = await self.look(declarations, served=served, progress=progress, patience=patience)
         if on_warning is not None:
             for (name, declaration), seen in zip(declarations, told, strict=True):
                 for warning in warnings_of(name, declaration, seen):
@@ -114,30 +137,56 @@ class Admission:
         *,
         served: Mapping[str, Revision] | None = None,
         progress: Progress | None = None,
+        patience: float | None = None,
     ) -> list[Seen]:
         """What there is to say of each named declaration, in the order given.
 
-        A problem's path is the Python file's as declared, and empty where an example is to blame; its line is then
-        the example's. ``served`` are revisions that are in memory already, by digest: what is equal to one shares
-        its schemas.
+        A problem's path is the Python file's as declared, ``requires`` where packages are to blame, and empty where an
+        example is; its line is then the example's. ``served`` are revisions that are in memory already, by digest:
+        what is equal to one shares its schemas. ``patience`` is how many seconds to wait for packages; a declaration
+        whose packages take longer is `Waiting`, while they go on to be made ready.
 
         Raises:
             Unavailable: the database or the runtime is away; what was admitted by then is remembered.
         """
-        keys = [self._key(declaration) for _, declaration in declarations]
+        packages = await self._required.resolve([declaration for _, declaration in declarations], patience=patience)
+        keys = [
+            self._key(declaration, packages.lock_of(declaration)) if declaration.requires else self._key(declaration)
+            for _, declaration in declarations
+        ]
         seen: list[Seen | None] = []
         for start in range(0, len(keys), _REMEMBERED):  # not all at once: each comes with schemas of its own
             known = await self._known(keys[start : start + _REMEMBERED])
             for key, (_, declaration) in zip(keys[start:], declarations[start : start + _REMEMBERED], strict=False):
-                seen.append(_remembered(declaration, known[key], served or {}) if key in known else None)
-        round_ = _Round(self, declarations, keys, seen, progress)
+                if key in known:
+                    lock = packages.lock_of(declaration)
+                    seen.append(_remembered(declaration, known[key], served or {}, lock))
+                else:
+                    seen.append(None)
+        await packages.install(
+            declaration for (_, declaration), told in zip(declarations, seen, strict=True) if not told
+        )
+        for at, (name, declaration) in enumerate(declarations):
+            error = packages.error_of(declaration)
+            if seen[at] is None and error is not None:
+                seen[at] = Seen(unmet(name, error))
+        round_ = _Round(self, declarations, keys, packages, seen, progress)
         await round_.run(self._parallel)
         return [told for told in seen if told is not None]
 
     async def look_at(self, name: str, declaration: Declaration) -> Seen:
         """Import a declaration and run its examples now, whatever is remembered of it."""
+        packages = await self._required.resolve([declaration])
+        await packages.install([declaration])
+        error = packages.error_of(declaration)
+        if error is not None:
+            return Seen(unmet(name, error))
+        return await self.look_in(packages.lock_of(declaration), name, declaration)
+
+    async def look_in(self, lock: str | None, name: str, declaration: Declaration) -> Seen:
+        """Import a declaration and run its examples now, in the environment of a lock."""
         try:
-            told = await self._runtime.describe(declaration)
+            told = await self._runtime.describe(declaration, environment=lock)
         except CodeError as error:
             problem = Problem(
                 path=error.path,
@@ -161,6 +210,7 @@ class Admission:
             description=told.description,
             input_schema=told.input_schema,
             output_schema=told.output_schema,
+            lock=lock,
         )
         problems = [
             Problem(line=example.line, message=f"Example {number} {wrong}", tool=name)
@@ -195,8 +245,8 @@ class Admission:
         async with self._database.acquire() as connection:
             return await admissions.get_many(connection, keys)
 
-    def _key(self, declaration: Declaration) -> str:
-        return f"{declaration.key()}|{self._suffix}"
+    def _key(self, declaration: Declaration, lock: str | None = None) -> str:
+        return f"{declaration.key()}|{self._suffix}{f'|lock {lock}' if lock else ''}"
 
     async def _wrong_with(self, example: Example, revision: Revision) -> str | None:
         """What is wrong with an example, to follow its number in a message; None where it holds."""
@@ -210,6 +260,7 @@ class Admission:
             limits=revision.limits,
             isolation=Isolation.FRESH,
             output_schema=revision.output_schema,
+            environment=revision.lock,
         )
         call_id = uuid.uuid4().hex
         call = Call(id=call_id, arguments=example.call, caller=_CALLER, request_id=f"example-{call_id}")
@@ -235,12 +286,14 @@ class _Round:
         admission: Admission,
         declarations: Sequence[tuple[str, Declaration]],
         keys: Sequence[str],
+        packages: Packages,
         seen: list[Seen | None],
         progress: Progress | None,
     ) -> None:
         self._admission = admission
         self._declarations = declarations
         self._keys = keys
+        self._packages = packages
         self._seen = seen
         self._progress = progress
         self._waiting = [at for at, told in enumerate(seen) if told is None]
@@ -273,7 +326,7 @@ class _Round:
     async def _look_at(self, name: str, declaration: Declaration) -> Seen:
         """What admission says of one declaration. Whatever one tool does, the others are looked at all the same."""
         try:
-            return await self._admission.look_at(name, declaration)
+            return await self._admission.look_in(self._packages.lock_of(declaration), name, declaration)
         except Unavailable:
             raise
         except Exception as error:
@@ -326,7 +379,19 @@ class FakePowers:
         return answer[str(asked[0])]
 
 
-def _remembered(declaration: Declaration, stored: StoredAdmission, served: Mapping[str, Revision]) -> Seen:
+def unmet(name: str, error: PortoserError) -> Verdict:
+    """What a tool is told whose packages cannot be had, or not now."""
+    problem = Problem(path=REQUIRES, message=str(error), advice=getattr(error, "advice", ""), tool=name)
+    if not isinstance(error, Unavailable):
+        return (problem,)
+    waiting = Waiting((problem,))
+    waiting.retry_after = error.retry_after
+    return waiting
+
+
+def _remembered(
+    declaration: Declaration, stored: StoredAdmission, served: Mapping[str, Revision], lock: str | None
+) -> Seen:
     outcome = stored.outcome
     same = served.get(stored.digest or "")
     if same is not None:
@@ -337,6 +402,7 @@ def _remembered(declaration: Declaration, stored: StoredAdmission, served: Mappi
             description=outcome["description"],
             input_schema=outcome["input_schema"],
             output_schema=outcome["output_schema"],
+            lock=lock,
         )
     return Seen(revision, tuple(outcome["warnings"]), revision)
 

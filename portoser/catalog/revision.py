@@ -9,6 +9,7 @@ import msgspec
 
 from portoser.catalog.units import Rate
 
+GIB = 1024**3
 MIB = 1024 * 1024
 KIB = 1024
 
@@ -43,7 +44,11 @@ class Annotations(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call may use. Times in seconds, sizes in bytes; None means no limit of that kind."""
+    """What one call may use. Times in seconds, sizes in bytes.
+
+    None in ``concurrency`` and ``rate`` means no limit of that kind, in the others what is usual on the server; an
+    operator's ceilings hold for all.
+    """
 
     timeout: float = 30.0
     memory: int = 256 * MIB
@@ -52,6 +57,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     rate: Rate | None = None
     share: int = 1
+    cpu: float | None = None
+    scratch: int | None = None
+    output: int | None = None
+    files: int | None = None
+    powers: int | None = None
+
+
+_LATER = frozenset(("cpu", "scratch", "output", "files", "powers"))
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +105,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """The sha256, in hex, that admission's result is cached by, together with the runtime's own key."""
         body = msgspec.to_builtins(self)
+        body["limits"] = _named(body["limits"])
         for example in body["examples"]:
             example.pop("line", None)
         return _sha256(["declaration", DIGEST_FORM, body])
@@ -117,6 +131,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
+    lock: str | None = None
+    """The digest of what ``requires`` was resolved to, which names the environment that the code runs in."""
 
     def listing_digest(self) -> str:
         """A digest of what ``tools/list`` shows of this revision: equal digests need no notification."""
@@ -129,9 +145,14 @@ def revision_of(
     description: str,
     input_schema: JsonSchema,
     output_schema: JsonSchema | None,
+    lock: str | None = None,
 ) -> Revision:
-    """The revision that a declaration becomes with what its code says. Declared fields win over the code's."""
+    """The revision that a declaration becomes with what its code says. Declared fields win over the code's.
+
+    ``lock`` is the digest of what its ``requires`` was resolved to.
+    """
     fields: dict[str, Any] = {name: getattr(declaration, name) for name in declaration.__struct_fields__}
+    fields["lock"] = lock
     fields["description"] = declaration.description if declaration.description is not None else description
     fields["input_schema"] = declaration.input_schema if declaration.input_schema is not None else input_schema
     fields["output_schema"] = declaration.output_schema if declaration.output_schema is not None else output_schema
@@ -142,12 +163,21 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     """The sha256, in hex, of the canonical form of a revision's fields (all but ``digest``).
 
     The canonical form is JSON with sorted keys and no white space; the order of files counts, because
-    it is the order in which they are imported; the order of keys in schemas does not.
+    it is the order in which they are imported; the order of keys in schemas does not. A lock is part of it where
+    there is one.
     """
     body = {name: msgspec.to_builtins(value) for name, value in fields.items() if name != "digest"}
+    if body.get("lock") is None:
+        body.pop("lock", None)
+    body["limits"] = _named(body.get("limits") or {})
     examples: Sequence[dict[str, Any]] = body.get("examples") or ()
     body["examples"] = [{key: value for key, value in example.items() if key != "line"} for example in examples]
     return _sha256(["revision", DIGEST_FORM, body])
+
+
+def _named(limits: dict[str, Any]) -> dict[str, Any]:
+    """Limits without those that nobody has named, which there were not always."""
+    return {name: value for name, value in limits.items() if value is not None or name not in _LATER}
 
 
 def _sha256(value: object) -> str:

@@ -30,7 +30,7 @@ _PROGRAM = """\
 import sys
 sys.path.append(sys.argv[4])
 from portoser.runtime.zygote import run
-run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[5:])
 """
 
 _ENVIRONMENT = {
@@ -46,10 +46,11 @@ _ENVIRONMENT = {
 
 
 class Nursery:
-    """One zygote and the workers that it has forked."""
+    """One zygote and the workers that it has forked. ``packages`` is a folder of modules that they can import."""
 
-    def __init__(self, kind: Literal["call", "describe"]) -> None:
+    def __init__(self, kind: Literal["call", "describe"], *, packages: Path | None = None) -> None:
         self.kind = kind
+        self._packages = packages
         self._process: subprocess.Popen[bytes] | None = None
         self._begun: socket.socket | None = None
         """The control socket of a zygote that is on its way, until `start` listens to it."""
@@ -98,7 +99,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             # On this thread: the zygote dies with the thread that has started it.
-            self._process = _popen(self.kind, theirs.fileno())
+            self._process = _popen(self.kind, theirs.fileno(), self._packages)
         except BaseException:
             ours.close()
             raise
@@ -275,11 +276,11 @@ async def _wait_for(process: "subprocess.Popen[bytes]") -> None:
         await asyncio.to_thread(process.wait)
 
 
-def _popen(kind: str, control: int) -> "subprocess.Popen[bytes]":
+def _popen(kind: str, control: int, packages: Path | None) -> "subprocess.Popen[bytes]":
     program = [sys.executable, "-I", "-X", "utf8", "-c", _PROGRAM]
     try:
         return subprocess.Popen(
-            [*program, kind, str(os.getpid()), str(control), str(_ROOT)],
+            [*program, kind, str(os.getpid()), str(control), str(_ROOT), *([str(packages)] if packages else ())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=_ENVIRONMENT,

@@ -21,6 +21,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     isolation: Isolation = Isolation.REUSE
     output_schema: JsonSchema | None = None
+    environment: str | None = None
+    """The digest of the lock whose packages it may import."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

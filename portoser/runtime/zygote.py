@@ -31,6 +31,7 @@ from portoser.runtime.protocol import (
     SpawnFailed,
 )
 from portoser.runtime.worker import main
+from portoser.runtime.worker.packages import put_first
 from portoser.runtime.worker.warm import warm_calls
 
 PACKET = 4096
@@ -234,13 +235,19 @@ def preload(kind: Literal["call", "describe"]) -> None:
     gc.freeze()
 
 
-def run(kind: Literal["call", "describe"], server: int, control: int) -> None:
-    """Run a zygote. ``server`` is the process that must not be outlived, ``control`` the socket's descriptor."""
+def run(kind: Literal["call", "describe"], server: int, control: int, packages: str | None = None) -> None:
+    """Run a zygote. ``server`` is the process that must not be outlived, ``control`` the socket's descriptor.
+
+    ``packages`` is a folder of modules that its workers can import. It imports none of them itself: their code runs in
+    workers alone.
+    """
     confine.die_with_parent(server, signal.SIGTERM)
     confine.set_process_name(f"portoser-{kind}")
     for step in confine.ZYGOTE_STEPS:
         step()
     preload(kind)
+    if packages is not None:
+        put_first(Path(packages))
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         sys.exit(f"The zygote has {threads} threads after preloading, and cannot be forked safely.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration. Named here so that a start with nothing to do need not import Alembic."""
 
 VERSION_TABLE = "mcp_schema_version"
@@ -41,6 +41,7 @@ _PRIVILEGES = {
     "mcp_sources": _ALL,
     "mcp_sync_runs": _ALL,
     "mcp_admissions": _ALL,
+    "mcp_locks": _ALL,
     "mcp_replicas": _ALL,
     "mcp_audit_logs": _APPEND,
     "mcp_audit_intents": "SELECT, INSERT, DELETE",

@@ -27,14 +27,15 @@ async def put(connection: Connection, revisions: Iterable[Revision]) -> None:
         return
     await connection.execute(
         """
-        INSERT INTO mcp_revisions (digest, listing_digest, body)
-        SELECT n.digest, n.listing_digest, n.body::json
-        FROM unnest($1::text[], $2::text[], $3::text[]) AS n (digest, listing_digest, body)
+        INSERT INTO mcp_revisions (digest, listing_digest, body, lock)
+        SELECT n.digest, n.listing_digest, n.body::json, n.lock
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n (digest, listing_digest, body, lock)
         ON CONFLICT DO NOTHING
         """,
         [revision.digest for revision in new],
         [revision.listing_digest() for revision in new],
         [msgspec.json.encode(msgspec.structs.replace(revision, files=())).decode() for revision in new],
+        [revision.lock for revision in new],
     )
     files = [(revision.digest, position, file) for revision in new for position, file in enumerate(revision.files)]
     await connection.execute(

@@ -66,13 +66,28 @@ class Registry(Table, table=True):
 
 
 class Revisions(Table, table=True):
-    """Immutable revisions by digest; ``body`` is every field but the digest and the files."""
+    """Immutable revisions by digest; ``body`` is every field but the digest and the files.
+
+    ``lock`` is the digest of what ``requires`` was resolved to, null where nothing is required.
+    """
 
     __tablename__ = "mcp_revisions"
     digest: str = _column(Text, primary_key=True)
     listing_digest: str = _column(Text)
     body: dict[str, Any] = _column(_JSON)
     lock: str | None = _column(Text, null=True)
+    created_at: datetime = _column(_MOMENT, server_default=text("now()"))
+
+
+class Locks(Table, table=True):
+    """What each set of required packages was resolved to, by the set's key; equal locks have equal digests."""
+
+    __tablename__ = "mcp_locks"
+    __table_args__ = (Index(None, "digest"),)
+    key: str = _column(Text, primary_key=True)
+    digest: str = _column(Text)
+    requires: Any = _column(_JSONB)
+    lock: str = _column(Text)
     created_at: datetime = _column(_MOMENT, server_default=text("now()"))
 
 

@@ -28,7 +28,7 @@ class Counting:
         self.described: list[str] = []
         self.at_once = self.most_at_once = 0
 
-    async def describe(self, declared: Declaration) -> Description:
+    async def describe(self, declared: Declaration, *, environment: str | None = None) -> Description:
         self.described.append(declared.entrypoint)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -238,7 +238,7 @@ async def test_a_type_without_a_schema_is_told_in_words_for_its_author(database:
 
 async def test_a_fault_of_ours_with_one_tool_leaves_the_others_alone(database: Any) -> None:
     class Faulty(Counting):
-        async def describe(self, declared: Declaration) -> Description:
+        async def describe(self, declared: Declaration, *, environment: str | None = None) -> Description:
             if "fault" in declared.files[0].content:
                 raise ZeroDivisionError("a fault")
             return await super().describe(declared)

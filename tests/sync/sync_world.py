@@ -174,7 +174,7 @@ class StandIn:
         self.failures: list[Exception] = []
         self.cancelled = 0
 
-    async def describe(self, declaration: Declaration) -> Description:
+    async def describe(self, declaration: Declaration, *, environment: str | None = None) -> Description:
         if self.failures:
             raise self.failures.pop()
         if "hang" in declaration.files[0].content:

@@ -222,3 +222,18 @@ CREATE TRIGGER mcp_audit_logs_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON
 
 INSERT INTO mcp_schema_version (version_num) VALUES ('0001') RETURNING mcp_schema_version.version_num;
 
+-- Running upgrade 0001 -> 0003
+
+CREATE TABLE mcp_locks (
+    key TEXT NOT NULL, 
+    digest TEXT NOT NULL, 
+    requires JSONB NOT NULL, 
+    lock TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT pk_mcp_locks PRIMARY KEY (key)
+);
+
+CREATE INDEX ix_mcp_locks_digest ON mcp_locks (digest);
+
+UPDATE mcp_schema_version SET version_num='0003' WHERE mcp_schema_version.version_num = '0001';
+
