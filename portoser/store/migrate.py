@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Named here so that a start with nothing to do need not import Alembic."""
 
 VERSION_TABLE = "mcp_schema_version"
@@ -43,6 +43,8 @@ _PRIVILEGES = {
     "mcp_admissions": _ALL,
     "mcp_locks": _ALL,
     "mcp_replicas": _ALL,
+    "mcp_keys": "SELECT",
+    "mcp_spent_nonces": _ALL,
     "mcp_audit_logs": _APPEND,
     "mcp_audit_intents": "SELECT, INSERT, DELETE",
     VERSION_TABLE: "SELECT",

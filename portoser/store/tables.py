@@ -294,3 +294,20 @@ class Replicas(Table, table=True):
     replica: str = _column(Text, primary_key=True)
     lease_expires_at: datetime = _column(_MOMENT)
     generation: int | None = _column(BigInteger, null=True)
+
+
+class Keys(Table, table=True):
+    """What replicas sign with what they give to clients to keep. The audit log's keys are not among them."""
+
+    __tablename__ = "mcp_keys"
+    name: str = _column(Text, primary_key=True)
+    key: bytes = _column(LargeBinary)
+
+
+class SpentNonces(Table, table=True):
+    """Answers of people that were used: each counts once. A row is of no use after ``expires_at``."""
+
+    __tablename__ = "mcp_spent_nonces"
+    __table_args__ = (Index(None, "expires_at"),)
+    nonce: str = _column(Text, primary_key=True)
+    expires_at: datetime = _column(_MOMENT)

@@ -237,3 +237,24 @@ CREATE INDEX ix_mcp_locks_digest ON mcp_locks (digest);
 
 UPDATE mcp_schema_version SET version_num='0003' WHERE mcp_schema_version.version_num = '0001';
 
+-- Running upgrade 0003 -> 0004
+
+CREATE TABLE mcp_keys (
+    name TEXT NOT NULL, 
+    key BYTEA NOT NULL, 
+    CONSTRAINT pk_mcp_keys PRIMARY KEY (name)
+);
+
+CREATE TABLE mcp_spent_nonces (
+    nonce TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT pk_mcp_spent_nonces PRIMARY KEY (nonce)
+);
+
+CREATE INDEX ix_mcp_spent_nonces_expires_at ON mcp_spent_nonces (expires_at);
+
+INSERT INTO mcp_keys (name, key)
+        SELECT 'questions', sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
+
+UPDATE mcp_schema_version SET version_num='0004' WHERE mcp_schema_version.version_num = '0003';
+
