@@ -188,6 +188,16 @@ def _number(text: str) -> int:
     return int(text, 8) if len(text) > 1 and text.startswith("0") else int(text)
 
 
+def place_of(text: str) -> Place:
+    """Read what ``str`` of a place has written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    return Place(host_of(host.removeprefix("[").removesuffix("]")), int(port))
+
+
 @lru_cache(maxsize=1024)
 def place_pattern(text: str) -> PlacePattern:
     """Read ``host:port``; the port may be ``*``, an IPv6 address stands in brackets.
@@ -210,34 +220,31 @@ def place_pattern(text: str) -> PlacePattern:
 
 
 def _pattern_host(text: str) -> str | Network:
-    if "/" in text:
-        try:
-            network = ipaddress.ip_network(text)
-        except ValueError as error:
-            raise ValueError(f"{text[:80]!r} is not a network: {error}.") from None
-    else:
-        host = text.removesuffix(".").lower()
-        if not host.isascii():
-            raise ValueError(f"{text[:80]!r} is not in ASCII; write the name's form that begins with xn--.")
-        if "*" in host:
-            if not _NAME_PATTERN.fullmatch(host):
-                raise ValueError(f"{text[:80]!r} is not a pattern of names; write for example *.example.com:443.")
-            return host
-        try:
-            found = host_of(host)
-        except ValueError as error:
-            raise ValueError(f"{error}; write for example {FORM}.") from None
-        if isinstance(found, str):
-            return found
-        network = ipaddress.ip_network(found)
-    first = network.network_address
-    if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None:
-        raise ValueError(f"{text[:80]!r} is IPv4 inside of IPv6; write it as IPv4.")
-    reach, whose = reach_of(first)
-    if (
-        reach is Reach.NEVER
-        and reach_of(network.broadcast_address)[0] is Reach.NEVER
-        and first != ipaddress.ip_address(0)
-    ):
-        raise ValueError(f"{text[:80]!r} cannot be reached, whatever grants it: the address is {whose}.")
+    host = text.removesuffix(".").lower()
+    if not host.isascii():
+        raise ValueError(f"{text[:80]!r} is not in ASCII; write the name's form that begins with xn--.")
+    if "*" in host:
+        if not _NAME_PATTERN.fullmatch(host):
+            raise ValueError(f"{text[:80]!r} is not a pattern of names; write for example *.example.com:443.")
+        return host
+    try:
+        found = ipaddress.ip_network(host) if "/" in host else host_of(host)
+    except ValueError as error:
+        raise ValueError(f"{str(error)[:200]}; write for example {FORM}, or 10.0.0.0/8:443.") from None
+    if isinstance(found, str):
+        return found
+    network = ipaddress.ip_network(found)
+    _refuse_unreachable(network, text[:80])
     return network
+
+
+def _refuse_unreachable(network: Network, text: str) -> None:
+    first = network.network_address
+    if plain(first) != first:
+        raise ValueError(f"{text!r} is IPv4 inside of IPv6; write it as IPv4.")
+    reach, whose = reach_of(first)
+    if reach is Reach.NEVER and any(
+        network.version == never.version and network.subnet_of(never)  # type: ignore[arg-type] # both are of one version
+        for never, _ in _NEVER_NETWORKS
+    ):
+        raise ValueError(f"{text!r} cannot be reached, whatever grants it: the address is {whose}.")
