@@ -11,16 +11,18 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 import structlog
 
 from portoser.catalog.caller import system_caller
 from portoser.catalog.errors import PortoserError, PowerError, Problem, Severity, Unavailable
+from portoser.catalog.policy import Policy
 from portoser.catalog.requirement import POWER as REQUIRES
+from portoser.catalog.requirement import rule_for, ungranted
 from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
 from portoser.catalog.schema import validator_of, wrong_with_schema
 from portoser.runtime.environments.environments import Environments
@@ -43,6 +45,13 @@ class Waiting(tuple[Problem, ...]):
     """
 
     retry_after: float = 2.0
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem], retry_after: float) -> Self:
+        """What to tell, and when to look again."""
+        made = cls(problems)
+        made.retry_after = retry_after
+        return made
 
 
 Verdict: TypeAlias = Revision | tuple[Problem, ...]
@@ -384,9 +393,17 @@ def unmet(name: str, error: PortoserError) -> Verdict:
     problem = Problem(path=REQUIRES, message=str(error), advice=getattr(error, "advice", ""), tool=name)
     if not isinstance(error, Unavailable):
         return (problem,)
-    waiting = Waiting((problem,))
-    waiting.retry_after = error.retry_after
-    return waiting
+    return Waiting.of((problem,), error.retry_after)
+
+
+def ungranted_packages(policy: Policy, name: str, declaration: Declaration, *, owner: str) -> tuple[Problem, ...]:
+    """What the policy has against what a declaration requires, with the rule that would let it."""
+    missing = ungranted(policy, declaration.requires, owner=owner, tool=name)
+    if not missing:
+        return ()
+    message = f"No rule of the policy lets {name} of {owner} require {', '.join(missing)}."
+    advice = f"Whoever keeps the policy may add to policy.yaml: {rule_for(missing, owner=owner, tool=name)}"
+    return (Problem(path=REQUIRES, message=message, advice=advice, tool=name),)
 
 
 def _remembered(

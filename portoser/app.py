@@ -41,6 +41,9 @@ from portoser.registry.access import Access
 from portoser.registry.changes import RegistryWriter
 from portoser.registry.code import CodeCache
 from portoser.registry.follower import Follower
+from portoser.registry.locks import RegistryLocks, new_locks
+from portoser.runtime.environments.environments import Environments
+from portoser.runtime.environments.uv import Uv
 from portoser.settings import Settings
 from portoser.store.database import Database
 from portoser.store.embedded import SERVER_ROLE, Begun, EmbeddedPostgres
@@ -110,7 +113,15 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
             audit_writer,
             observe=metrics.observe_call,
         )
-        admission = Admission(database, runtime)
+        environments = Environments(
+            beginning.folders,
+            RegistryLocks(database),
+            Uv(beginning.folders.root / "cache"),
+            in_use=lambda: runtime.environments,
+        )
+        stack.push_async_callback(environments.aclose)
+        follower.on_swap(lambda old, new: environments.want_served(new_locks(old, new)))
+        admission = Admission(database, runtime, environments=environments)
         reconciler = Reconciler(
             source=Worktree(settings.tools, name=SOURCE),
             admission=admission,
@@ -137,6 +148,7 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
             audit=AuditLog(database),
             audit_writer=audit_writer,
             runtime=runtime,
+            environments=environments,
             reconciler=reconciler,
             tokens=tokens,
             metrics=metrics,
@@ -225,6 +237,7 @@ async def _serve(settings: Settings, sock: socket.socket, beginning: Beginning) 
             tasks.create_task(built.services.reconciler.run(), name="reconciler"),
             tasks.create_task(built.services.audit_writer.keep_lease(), name="lease"),
             tasks.create_task(keep_house(built.services.writer), name="housekeeping"),
+            tasks.create_task(built.services.environments.run(), name="environments"),
             tasks.create_task(_settle_down(built.services), name="settle-down"),
             tasks.create_task(memory.keep_giving_back(), name="memory"),
         ]

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from portoser.catalog.errors import PortoserError
+from portoser.runtime.environments.folders import Folders
 from portoser.runtime.runtime import Runtime
 from portoser.settings import Settings
 from portoser.store.embedded import Begun, is_made
@@ -24,9 +25,13 @@ Long enough for an honest one that pauses: somebody reads page by page, or a deb
 
 
 class Beginning(NamedTuple):
-    """A runtime whose zygote is on its way, and the embedded Postgres, None where `DATABASE_URL` names another."""
+    """A runtime whose zygote is on its way, the folders of packages that it runs tools with, and the embedded Postgres.
+
+    ``postgres`` is None where `DATABASE_URL` names another.
+    """
 
     runtime: Runtime
+    folders: Folders
     postgres: Begun | None
 
 
@@ -37,13 +42,19 @@ def begin(settings: Settings) -> Iterator[Beginning]:
     Raises:
         PortoserError: tools may not be run as the settings are, or no process can be started.
     """
-    runtime = Runtime(workers=settings.workers, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value)
+    folders = Folders(settings.data_path / "environments")
+    runtime = Runtime(
+        workers=settings.workers,
+        scratch=settings.data_path / "scratch",
+        sandbox=settings.sandbox.value,
+        folders=folders,
+    )
     embedded = settings.database_url is None
     postgres = None
     try:
         runtime.begin(describing=embedded and not is_made(settings.data_path))
         postgres = Begun(settings.data_path, {}) if embedded else None
-        yield Beginning(runtime, postgres)
+        yield Beginning(runtime, folders, postgres)
     finally:
         try:
             runtime.abandon()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from portoser.catalog import requirement
 from portoser.catalog.errors import Problem
 from portoser.catalog.group import Group
 from portoser.catalog.policy import Policy, PowerRule, Role
@@ -231,6 +232,13 @@ def _power_rule(problems: Problems, node: Node, form: str) -> PowerRule:
         for power in GRANTS
         if power in pairs
     }
+    for pattern in grants.get(requirement.POWER, ()):
+        if not requirement.PATTERN.fullmatch(pattern):
+            problems.error(
+                pairs[requirement.POWER],
+                f"A rule grants packages by name, not {pattern[:80]!r}.",
+                'Write names alone, as requires: ["httpx", "types-*"]; which versions, the manifest says.',
+            )
     if not grants and isinstance(node.value, dict):
         problems.error(node, "This rule grants no power.", f"Name {one_of(GRANTS)}, for example: {form}")
     actions = fields.words(problems, pairs.get("actions"), "powers.actions", "actions: [get]")

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from portoser.catalog.errors import Problem
+from portoser.catalog.requirement import POWER as REQUIRES
 from portoser.catalog.revision import KIB, Declaration, SourceFile
 from sync.documents import Entrypoint, ToolDocument
 from sync.located import Node, Problems, did_you_mean, nearest
@@ -32,6 +33,8 @@ class DeclaredTool(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...] = ()
     example_columns: Mapping[int, int] = {}
     """The columns of the examples by their lines, but of lines where several begin."""
+    requires_place: tuple[int, int] = (0, 0)
+    """The line and column of ``requires``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def link_tool(document: ToolDocument, folder: Folder, group: str | Problem | Non
         paths=(document.path, *needs),
         warnings=found,
         example_columns=document.fields.example_columns,
+        requires_place=_place_of_key(document.fields.requires_place),
     )
     return Linked(document, tool, found, needs)
 
@@ -223,8 +227,15 @@ def check_function(
     return True
 
 
+def _place_of_key(node: Node | None) -> tuple[int, int]:
+    return (node.key_line or node.line, node.key_column or node.column) if node is not None else (0, 0)
+
+
 def placed(problem: Problem, tool: DeclaredTool) -> Problem:
     """A problem of admission with its path in the source: admission knows only those in the manifest's folder."""
+    if problem.path == REQUIRES:
+        line, column = tool.requires_place
+        return msgspec.structs.replace(problem, path=tool.path, line=line or tool.line, column=column, tool=tool.name)
     if problem.path:
         path = str(PurePosixPath(tool.path).parent / problem.path)
         return msgspec.structs.replace(problem, path=path, tool=tool.name)

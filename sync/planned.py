@@ -79,7 +79,10 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     commits: Mapping[str, str] = {}
     """The commits of the files in which something is wrong, by path."""
     waiting: frozenset[str] = frozenset()
-    """The tools that are declared and go on as they are registered for now; see `sync.settling`."""
+    """The tools that are declared and go on as they are registered for now; see `sync.settling`.
+
+    What a tool requires may be on its way, too.
+    """
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,7 +80,11 @@ def settle(
     until = [fresh[path] + SECONDS for path in waiting] + [fresh[path] + SECONDS_WHERE_NEW for path in new]
     return Settling(
         desired=msgspec.structs.replace(
-            desired, tools=tuple(tools), waiting=frozenset(held), groups=tuple(groups), policy=policy
+            desired,
+            tools=tuple(tools),
+            waiting=desired.waiting | held,
+            groups=tuple(groups),
+            policy=policy,
         ),
         waiting=tuple(sorted(waiting)),
         until=max(until),

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from portoser import __version__, faults
-from portoser.admission import Verdict
+from portoser.admission import Verdict, Waiting, ungranted_packages
 from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import DesiredTool, Provenance, RegisteredTool
@@ -28,6 +28,9 @@ from sync.workshop import Run, Wanted, Workshop
 
 SECONDS_TO_FOLLOW = 10.0
 """How long a run waits for this replica to serve what it applied."""
+
+SECONDS_FOR_PACKAGES = 3.0
+"""How long a run waits for what new tools require, before it goes on without these tools."""
 
 _SETTLING = "This takes a protection away, and counts once the file has been the same for 2 seconds."
 
@@ -72,9 +75,14 @@ async def read(run: Run) -> RunOutcome | None:
 async def admit(run: Run) -> RunOutcome | None:
     """Learn the schemas of what is new, in workers, and run its examples."""
     shop, reading = run.workshop, _reading(run)
+    run.ungranted = _ungranted(run)
     none = (None, ())
     changed = (tool for tool in reading.tools if run.is_thorough or shop.verdicts.get(tool.name, none)[0] is not tool)
-    new = [tool for tool in changed if not _is_known(shop.verdicts.get(tool.name), tool, run)]
+    new = [
+        tool
+        for tool in changed
+        if tool.name not in run.ungranted and not _is_known(shop.verdicts.get(tool.name), tool, run)
+    ]
     if new:
         declarations = [(tool.name, tool.declaration) for tool in new]
         warnings: list[Problem] = []
@@ -84,10 +92,12 @@ async def admit(run: Run) -> RunOutcome | None:
             served={tool.digest: tool.revision for tool in registered},
             progress=shop.on_progress,
             on_warning=warnings.append,
+            patience=SECONDS_FOR_PACKAGES,
         )
         for tool, verdict in zip(new, verdicts, strict=True):
             if not isinstance(verdict, Revision):
-                verdict = tuple(placed(problem, tool) for problem in verdict)  # noqa: PLW2901
+                told = tuple(placed(problem, tool) for problem in verdict)
+                verdict = Waiting.of(told, verdict.retry_after) if isinstance(verdict, Waiting) else told  # noqa: PLW2901
             shop.verdicts[tool.name] = (tool, verdict)
             shop.code_warnings.pop(tool.name, None)
         by_name = {tool.name: tool for tool in new}
@@ -120,7 +130,7 @@ async def plan(run: Run) -> RunOutcome | None:
     )
     scan = _scan(run)
     settling = settle(wanted, registered, scan.since, run.looked_at, scan.unsure)
-    run.until = settling.until
+    run.until = min((at for at in (settling.until, run.packages_until) if at is not None), default=None)
     withheld = withhold(settling.desired, registered)
     made = await in_thread(make_plan, withheld.desired, registered)
     run.plan = msgspec.structs.replace(made, guards=guards.check(made, recent=await _recent_deletes(shop, made)))
@@ -197,9 +207,21 @@ def applied_tree(scan: Scan) -> str:
 
 def _is_known(known: tuple[DeclaredTool, Verdict] | None, tool: DeclaredTool, run: Run) -> bool:
     """Whether admission has spoken already. What it refused is tried again when somebody asks for a run."""
-    if known is None or (run.is_thorough and not isinstance(known[1], Revision)):
+    if known is None or isinstance(known[1], Waiting) or (run.is_thorough and not isinstance(known[1], Revision)):
         return False
     return known[0] is tool or (known[0].declaration == tool.declaration and known[0].path == tool.path)
+
+
+def _ungranted(run: Run) -> dict[str, tuple[Problem, ...]]:
+    """What the policy has against tools: the one that the source declares, else the one that is in force."""
+    shop, reading = run.workshop, _reading(run)
+    policy = reading.policy or shop.follower.snapshot.policy
+    return {
+        tool.name: tuple(placed(problem, tool) for problem in found)
+        for tool in reading.tools
+        if tool.declaration.requires
+        and (found := ungranted_packages(policy, tool.name, tool.declaration, owner=shop.owner))
+    }
 
 
 def _desired(run: Run, living: Mapping[str, RegisteredTool]) -> Desired:
@@ -207,8 +229,12 @@ def _desired(run: Run, living: Mapping[str, RegisteredTool]) -> Desired:
     moved = _moved_paths(shop.wanted_of, scan)
     made: dict[str, Wanted] = {}
     invalid = dict(reading.invalid)
+    waiting: dict[str, Waiting] = {}
     for tool in reading.tools:
-        _, verdict = shop.verdicts[tool.name]
+        verdict = run.ungranted.get(tool.name) or shop.verdicts[tool.name][1]
+        if isinstance(verdict, Waiting):
+            waiting[tool.name] = verdict
+            continue
         if not isinstance(verdict, Revision):
             invalid[tool.name] = verdict
             continue
@@ -220,7 +246,9 @@ def _desired(run: Run, living: Mapping[str, RegisteredTool]) -> Desired:
         else:
             made[tool.name] = Wanted(tool, verdict, _wanted(shop, tool, verdict, scan))
     shop.wanted, shop.wanted_of = made, scan
-    run.invalid = {name: invalid[name] for name in invalid.keys() - reading.invalid.keys()}
+    run.invalid = {name: invalid[name] for name in invalid.keys() - reading.invalid.keys()} | waiting
+    if waiting:
+        run.packages_until = time.monotonic() + min(each.retry_after for each in waiting.values())
     return Desired(
         owner=shop.owner,
         commit=scan.commit,
@@ -234,6 +262,7 @@ def _desired(run: Run, living: Mapping[str, RegisteredTool]) -> Desired:
         policy_is_unknown=reading.policy_is_unknown,
         wrong_policies=reading.wrong_policies,
         commits=_commits_of(scan, invalid, reading.broken_paths),
+        waiting=frozenset(waiting),
     )
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from string import Formatter
 
 import msgspec
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
+from portoser.catalog import requirement
 from portoser.catalog.names import GROUP_NAME, name_problem, name_warning, strict_name
 from portoser.catalog.revision import Annotations, Example, Isolation, JsonSchema, Limits
 from portoser.catalog.units import parse_duration, parse_rate, parse_size
@@ -76,6 +77,7 @@ class ToolFields:
     confirm: tuple[str, Node] | None
     uses: dict[str, list[str]]
     requires: tuple[str, ...]
+    requires_place: Node | None
     redact: tuple[tuple[str, Node], ...]
     examples: tuple[Example, ...]
     example_columns: dict[int, int]
@@ -104,6 +106,7 @@ def tool_fields(problems: Problems, pairs: dict[str, Node], *, place: Node, defa
         confirm=(confirm, pairs["confirm"]) if confirm is not None else None,
         uses=_uses(problems, pairs.get("uses")),
         requires=_requires(problems, pairs.get("requires")),
+        requires_place=pairs.get("requires"),
         redact=redact or (),
         examples=_examples(problems, pairs.get("examples")),
         example_columns=_example_columns(pairs.get("examples")),
@@ -194,36 +197,28 @@ def _uses(problems: Problems, node: Node | None) -> dict[str, list[str]]:
 
 def _requires(problems: Problems, node: Node | None) -> tuple[str, ...]:
     form = 'requires: ["httpx==0.28.1"]'
-    taken: list[str] = []
-    before = len(problems.found)
+    taken: dict[str, str] = {}
     for word, item in fields.texts(problems, node, "requires", form) or ():
         try:
-            requirement = Requirement(word)
-        except InvalidRequirement:
-            what = (
-                "an option" if word.lstrip().startswith("-") else "a URL or a path" if "/" in word else "something else"
-            )
-            problems.error(
-                item,
-                f"'requires' takes packages of the index, by name and version; {word[:80]!r} is {what}.",
-                f"Write for example: {form}",
-            )
+            name = canonicalize_name(requirement.parsed(word).name)
+        except requirement.Refused as error:
+            message = f"'requires' takes packages of the index, by name and version; of {word[:80]!r}: {error}."
+            problems.error(item, message, error.advice)
             continue
-        if requirement.url is not None:
-            problems.error(
-                item,
-                f"'requires' takes no URLs: {word[:80]!r} names one.",
-                f"Write the package's name and version, for example: {form}",
-            )
-            continue
-        taken.append(word.strip())
-    if node is not None and taken and len(problems.found) == before:
+        if name == "portoser":
+            problems.error(item, "Every tool has portoser.", "Take it out; `from portoser.tool import …` works.")
+        elif name in taken:
+            both = f'"{taken[name]},{word.strip()[len(name) :]}"'
+            problems.error(item, f"The package {name} stands twice in 'requires'.", f"Write it once, as {both}.")
+        else:
+            taken[name] = word.strip()
+    if node is not None and len(taken) > requirement.MOST:
         problems.key_error(
             node,
-            "This server cannot install packages yet.",
-            "Leave 'requires' out; the packages that tools can import are the standard library, pydantic and msgspec.",
+            f"'requires' names {len(taken)} packages; at most {requirement.MOST} are taken.",
+            "Name only what the code imports: what those packages need comes with them.",
         )
-    return tuple(taken)
+    return tuple(taken.values())
 
 
 def _examples(problems: Problems, node: Node | None) -> tuple[Example, ...]:

@@ -100,6 +100,10 @@ class Run:
         """Whether the time has come of what had to stand still for a moment."""
         self.until: float | None = None
         self.reading: Reading | None = None
+        self.ungranted: dict[str, tuple[Problem, ...]] = {}
+        """What the policy has against the tools that require packages which no rule grants."""
+        self.packages_until: float | None = None
+        """When to look again for packages that are on their way."""
         self.invalid: dict[str, tuple[Problem, ...]] = {}
         self.tools: tuple[WantedTool, ...] = ()
         self.plan: Plan | None = None

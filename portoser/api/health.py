@@ -72,6 +72,7 @@ async def get_status(services: ServicesOf, caller: CallerOf) -> StatusOut:
         tools={"total": len(snapshot.tools), "switched_off": disabled, **dict(sorted(stands.items()))},
         groups={"total": len(snapshot.groups), "switched_off": len(snapshot.disabled_groups)},
         runtime=msgspec.to_builtins(services.runtime.status()),
+        environments=msgspec.to_builtins(await services.environments.standing()),
         sources=[source_for(services, caller)],
         warnings=_warnings(services, age),
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from portoser.registry.changes import RegistryWriter
     from portoser.registry.code import CodeCache
     from portoser.registry.follower import Follower
+    from portoser.runtime.environments.environments import Environments
     from portoser.runtime.runtime import Runtime
     from portoser.store.database import Database
     from sync.reconciler import Reconciler
@@ -44,6 +45,7 @@ class Services:
     audit: "AuditLog"
     audit_writer: "AuditWriter"
     runtime: "Runtime"
+    environments: "Environments"
     reconciler: "Reconciler"
     tokens: "TokenFile | None"
     metrics: "Metrics"

@@ -116,5 +116,9 @@ class StatusOut(Model):
     tools: dict[str, int]
     groups: dict[str, int]
     runtime: dict[str, Any]
+    environments: dict[str, Any] = Field(
+        description="The packages that tools require, on this server's disk: how many sets, their bytes, and what is "
+        "being resolved or installed."
+    )
     sources: list[SourceOut]
     warnings: list[str]

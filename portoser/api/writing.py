@@ -4,17 +4,20 @@ from collections.abc import Sequence
 
 import msgspec
 
+from portoser.admission import Waiting, ungranted_packages
 from portoser.api.problems import Refused
 from portoser.api.services import Services
 from portoser.catalog.caller import Caller
 from portoser.catalog.change import Change, PutTool
-from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem
+from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem, Unavailable
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import GIT, REST, DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied
 from sync.manifest import DeclaredTool
 
 SECONDS_TO_FOLLOW = 10.0
+SECONDS_FOR_PACKAGES = 60.0
+"""How long a request waits for what its tool requires; they go on to be installed after it."""
 
 
 async def applied(services: Services, changes: Sequence[Change], caller: Caller) -> Applied:
@@ -34,18 +37,34 @@ async def applied(services: Services, changes: Sequence[Change], caller: Caller)
     return done
 
 
-async def admitted(services: Services, declared: DeclaredTool) -> tuple[Revision, list[Problem]]:
+async def admitted(services: Services, declared: DeclaredTool, *, owner: str) -> tuple[Revision, list[Problem]]:
     """The revision that a declaration becomes, imported in a worker, its examples run; and what to tell its author.
 
+    ``owner`` is whose tool it is to be: the policy says which packages that may require.
+
     Raises:
-        Invalid: what the code did wrong.
+        Invalid: what the code did wrong, or what it may not require.
+        Unavailable: its packages are on their way, or cannot be had now.
     """
     warnings = list(declared.warnings)
-    [outcome] = await services.admission.admit([(declared.name, declared.declaration)], on_warning=warnings.append)
+    declaration = declared.declaration
+    refused = ungranted_packages(services.follower.snapshot.policy, declared.name, declaration, owner=owner)
+    if refused:
+        raise Invalid(refused)
+    [outcome] = await services.admission.admit(
+        [(declared.name, declaration)], on_warning=warnings.append, patience=SECONDS_FOR_PACKAGES
+    )
     if isinstance(outcome, Revision):
         return outcome, warnings
+    if isinstance(outcome, Waiting):
+        raise Unavailable(outcome[0].message, retry_after=outcome.retry_after)
     # Without a path, one of the examples is to blame.
     raise Invalid(msgspec.structs.replace(problem, path=problem.path or "examples") for problem in outcome)
+
+
+def owner_of(existing: RegisteredTool | None, caller: Caller) -> str:
+    """Whose tool it is that a caller writes: a tool keeps the owner who added it, whichever editor replaces it."""
+    return existing.owner if existing is not None else f"{REST}{caller.subject}"
 
 
 def put(
@@ -64,7 +83,7 @@ def put(
     return PutTool(
         desired=DesiredTool(
             name=name,
-            owner=existing.owner if existing is not None else f"{REST}{caller.subject}",
+            owner=owner_of(existing, caller),
             revision=revision,
             group=group,
             permissions=permissions,

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from portoser.admission import Admission, Progress, Seen, warnings_of
+from portoser.admission import Admission, Progress, Seen, ungranted_packages, warnings_of
 from portoser.catalog.errors import Problem
+from portoser.catalog.policy import Policy
 from portoser.catalog.revision import Revision
+from portoser.catalog.tool import GIT
 from sync.manifest import DeclaredTool, Reader, Reading, placed
 from sync.sources.base import Scan
 from sync.sources.worktree import Worktree
@@ -82,7 +84,9 @@ class Checker:
             began = time.perf_counter()
             scan = await self._source.scan(thorough=True)  # a save is seen before its event comes
             reading = self._reader.read(scan.files, scan.refused)
-            seen = await self._look(reading.tools, progress)
+            refused = _ungranted(reading)
+            sound = [tool for tool in reading.tools if tool.name not in refused]
+            seen = refused | await self._look(sound, progress)
             return _checked(scan, reading, seen, time.perf_counter() - began)
 
     async def run_again(self, tool: DeclaredTool) -> tuple[Seen, tuple[Problem, ...]]:
@@ -104,6 +108,16 @@ class Checker:
         known = {**self._seen, **{keys[tool.name]: seen for tool, seen in zip(new, told, strict=True)}}
         self._seen = {key: known[key] for key in keys.values()}
         return {tool.name: (tool, self._seen[keys[tool.name]]) for tool in tools}
+
+
+def _ungranted(reading: Reading) -> dict[str, tuple[DeclaredTool, Seen]]:
+    """The tools that require what the folder's policy does not let them, and what it has against them."""
+    policy = reading.policy or Policy()
+    return {
+        tool.name: (tool, Seen(found))
+        for tool in reading.tools
+        if (found := ungranted_packages(policy, tool.name, tool.declaration, owner=f"{GIT}{SOURCE}"))
+    }
 
 
 def _key(tool: DeclaredTool) -> tuple[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ from portoser.powers.host import Powers
 from portoser.powers.registry import RegistryPower
 from portoser.registry.access import Access
 from portoser.registry.snapshot import EMPTY, ServedTool, Snapshot
+from portoser.runtime.environments.environments import Environments
 from portoser.runtime.runtime import Runtime
 from portoser.runtime.types import Events
 from sync.manifest import DeclaredTool, Reading
@@ -32,13 +33,21 @@ from sync.manifest import DeclaredTool, Reading
 class Workshop:
     """The tools of a folder. Without a ``runtime`` they are read only: nothing is imported, and nothing can be called.
 
-    ``registry`` is the file that the registry power reads; ``admin_groups`` are admins whatever the policy says.
+    ``environments`` have what tools require. ``registry`` is the file that the registry power reads; ``admin_groups``
+    are admins whatever the policy says.
     """
 
     def __init__(
-        self, folder: Path, runtime: Runtime | None, *, registry: Path, admin_groups: frozenset[str] = frozenset()
+        self,
+        folder: Path,
+        runtime: Runtime | None,
+        *,
+        registry: Path,
+        environments: Environments | None = None,
+        admin_groups: frozenset[str] = frozenset(),
     ) -> None:
-        self._checker = Checker(folder, Admission(None, runtime) if runtime is not None else None)
+        admission = Admission(None, runtime, environments=environments) if runtime is not None else None
+        self._checker = Checker(folder, admission)
         self._shelf = _Shelf()
         self._access = Access(admin_groups)
         self._invocation = None

@@ -1,6 +1,7 @@
 """What a tool may require: packages of the index by name and version, the rules that grant them, and a set's lock."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -12,6 +13,9 @@ from portoser.catalog.policy import Policy
 
 POWER = "requires"
 """The word of the policy's rules that grant packages, and of the manifest's field."""
+
+PATTERN = re.compile(r"[A-Za-z0-9_.*?-]{1,200}", re.ASCII)
+"""What a rule names: a package, or with ``*`` and ``?`` many."""
 
 MOST = 50
 """Requirements that one tool may name."""
@@ -99,9 +103,8 @@ def ungranted(policy: Policy, requires: Sequence[str], *, owner: str, tool: str)
         return ()
     granted = {
         canonicalize_name(pattern)
-        for rule in policy.powers
-        if fnmatchcase(owner, rule.owner) and any(fnmatchcase(tool, each) for each in rule.tools)
-        for pattern in rule.grants.get(POWER, ())
+        for rule in policy.rules_for(POWER, owner=owner, tool=tool)
+        for pattern in rule.grants[POWER]
     }
     names = dict.fromkeys(package_of(text) for text in requires)
     return tuple(name for name in names if not any(fnmatchcase(name, pattern) for pattern in granted))

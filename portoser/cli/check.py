@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from portoser.authoring.checking import Checked
     from portoser.catalog.errors import Problem
+    from portoser.runtime.environments.environments import Environments
     from portoser.runtime.runtime import Runtime
     from portoser.settings import Settings
 
@@ -100,8 +101,8 @@ async def check(settings: "Settings", *, run: bool) -> "tuple[Checked, str | Non
     if not run or not checked.reading.tools:
         return checked, None
     try:
-        async with running(settings, "validate") as runtime:
-            checker.admission = Admission(None, runtime)
+        async with running(settings, "validate") as (runtime, environments):
+            checker.admission = Admission(None, runtime, environments=environments)
             with AdmissionProgress() as progress:
                 return await checker.check(progress=progress), None
     except PortoserError as error:
@@ -109,20 +110,31 @@ async def check(settings: "Settings", *, run: bool) -> "tuple[Checked, str | Non
 
 
 @asynccontextmanager
-async def running(settings: "Settings", purpose: str) -> "AsyncIterator[Runtime]":
-    """The runtime as the settings want it, with a folder of its own that ends with it.
+async def running(settings: "Settings", purpose: str) -> "AsyncIterator[tuple[Runtime, Environments]]":
+    """The runtime as the settings want it, with a folder of its own that ends with it; and what tools require.
+
+    Packages stay in the data directory, for the next time.
 
     Raises:
         PortoserError: this machine cannot isolate tools, and the settings do not accept that.
     """
+    from portoser.runtime.environments.environments import Environments
+    from portoser.runtime.environments.files import LockFiles
+    from portoser.runtime.environments.folders import Folders
+    from portoser.runtime.environments.uv import Uv
     from portoser.runtime.runtime import Runtime
 
+    folders = Folders(settings.data_path / "environments")
+    environments = Environments(folders, LockFiles(folders.root / "sets"), Uv(folders.root / "cache"))
     with tempfile.TemporaryDirectory(prefix=f"portoser-{purpose}-") as scratch:
-        runtime = Runtime(workers=settings.workers, scratch=Path(scratch), sandbox=settings.sandbox.value)
+        runtime = Runtime(
+            workers=settings.workers, scratch=Path(scratch), sandbox=settings.sandbox.value, folders=folders
+        )
         await runtime.start()
         try:
-            yield runtime
+            yield runtime, environments
         finally:
+            await environments.aclose()
             await runtime.aclose()
 
 

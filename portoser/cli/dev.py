@@ -19,6 +19,7 @@ from portoser.cli.target import AsJson
 if TYPE_CHECKING:
     from portoser.cli.dev_session import Session
     from portoser.cli.dev_told import Teller
+    from portoser.runtime.environments.environments import Environments
     from portoser.runtime.runtime import Runtime
     from portoser.settings import Settings
 
@@ -52,10 +53,10 @@ async def _dev(settings: "Settings", folder: Path, *, once: bool, run: bool, as_
     with _Signals() as signals:
         try:
             async with contextlib.AsyncExitStack() as stack:
-                runtime = await _runtime(settings, stack, teller) if run else None
-                how = f"sandbox {settings.sandbox.value}" if runtime is not None else "nothing is run"
+                runtime, environments = await _parts(settings, stack, teller) if run else (None, None)
+                how = f"sandbox {settings.sandbox.value}" if run else "nothing is run"
                 teller.note(f"portoser dev: {folder}, {how}, registry {shown(settings.registry_path)}")
-                session, at_terminal = _session(settings, runtime, teller, as_json=as_json)
+                session, at_terminal = _session(settings, runtime, environments, teller, as_json=as_json)
                 with AdmissionProgress() as progress:
                     checked = await session.check(always=True, progress=progress)
                 if not once:
@@ -70,20 +71,30 @@ async def _dev(settings: "Settings", folder: Path, *, once: bool, run: bool, as_
             return signals.code
 
 
-async def _runtime(settings: "Settings", stack: contextlib.AsyncExitStack, teller: "Teller") -> "Runtime":
-    """The runtime, started; where this machine cannot isolate tools, what can be told without it is told first."""
+async def _parts(
+    settings: "Settings", stack: contextlib.AsyncExitStack, teller: "Teller"
+) -> "tuple[Runtime, Environments]":
+    """The runtime, started, and the packages that tools require.
+
+    Where this machine cannot isolate tools, what can be told without it is told first.
+    """
     from portoser.catalog.errors import PortoserError
 
     try:
         return await stack.enter_async_context(running(settings, "dev"))
     except PortoserError as error:
-        session, _ = _session(settings, None, teller, as_json=True)
+        session, _ = _session(settings, None, None, teller, as_json=True)
         await session.check()
         raise CommandError(str(error), problems=(WITHOUT_RUNNING,)) from None
 
 
 def _session(
-    settings: "Settings", runtime: "Runtime | None", teller: "Teller", *, as_json: bool
+    settings: "Settings",
+    runtime: "Runtime | None",
+    environments: "Environments | None",
+    teller: "Teller",
+    *,
+    as_json: bool,
 ) -> "tuple[Session, bool]":
     from portoser.authoring.workshop import Workshop
     from portoser.cli.dev_session import Session
@@ -93,7 +104,11 @@ def _session(
     if at_terminal:
         from portoser.cli.dev_prompt import agrees as ask
     workshop = Workshop(
-        settings.tools, runtime, registry=settings.registry_path, admin_groups=frozenset(settings.admin_groups)
+        settings.tools,
+        runtime,
+        environments=environments,
+        registry=settings.registry_path,
+        admin_groups=frozenset(settings.admin_groups),
     )
     return Session(workshop, teller, runs=runtime is not None, ask=ask), at_terminal
 

@@ -30,6 +30,7 @@ class Prepared:
             limits=revision.limits,
             isolation=revision.isolation,
             output_schema=revision.output_schema,
+            environment=revision.lock,
         )
         self.validator: ArgumentsValidator | None = None
         self.bad_schema: str | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from portoser.catalog.requirement import Lock
+from portoser.registry.snapshot import Snapshot
 from portoser.store import locks
 from portoser.store.database import Database
 
@@ -32,3 +33,12 @@ class RegistryLocks:
         """The digests of the locks of living tools and of their recent history."""
         async with self._database.acquire() as connection:
             return await locks.needed(connection)
+
+
+def new_locks(old: Snapshot, new: Snapshot) -> set[str]:
+    """The digests of the locks of tools that are new in a snapshot, or changed."""
+    return {
+        tool.registered.revision.lock
+        for name, tool in new.tools.items()
+        if tool.registered.revision.lock is not None and old.tools.get(name) is not tool
+    }

@@ -149,11 +149,15 @@ class Environments:
             tasks.create_task(self._fill())
             tasks.create_task(self._keep_tidy())
 
-    async def want_needed(self) -> None:
-        """Have installed, in the background, what revisions refer to and this disk lacks."""
-        for digest in await self._locks.needed():
+    def want_served(self, locks: Iterable[str]) -> None:
+        """Have installed, in the background, the packages of these locks, by digest, where this disk lacks them."""
+        for digest in locks:
             if self._folders.find(digest) is None:
                 self._folders.want(digest)
+
+    async def want_needed(self) -> None:
+        """Have installed, in the background, what revisions refer to and this disk lacks."""
+        self.want_served(await self._locks.needed())
 
     async def tidy(self) -> list[Kept]:
         """Remove the environments that nothing refers to and nobody has used for the grace period."""
