@@ -16,6 +16,7 @@ import base64
 import logging
 import mimetypes
 from collections.abc import Generator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol
 from urllib.parse import quote
@@ -189,14 +190,28 @@ class Running(Protocol):
 
 
 class Wire:
-    """What connects this module's objects with the call that runs in this process, if one does."""
+    """What connects this module's objects with the call that runs in this process, or in this context, if one does."""
 
-    __slots__ = ("running",)
+    __slots__ = ("_alone",)
 
     def __init__(self) -> None:
-        self.running: Running | None = None
+        self._alone: Running | None = None
+
+    @property
+    def running(self) -> Running | None:
+        """The call that whoever asks belongs to."""
+        return _shared.get() or self._alone
+
+    @running.setter
+    def running(self, running: Running | None) -> None:
+        self._alone = running
+
+    def share(self, running: Running) -> None:
+        """Have a call run beside others: it is this context's, and that of what is made from here."""
+        _shared.set(running)
 
 
+_shared: ContextVar[Running | None] = ContextVar("portoser_call", default=None)
 wire = Wire()
 
 

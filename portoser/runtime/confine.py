@@ -27,11 +27,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker may use: sizes in bytes, ``cpu`` in seconds for each call."""
+    """What a worker may use; sizes in bytes. Processor time is the server's to measure."""
 
     scratch: str
     memory: int
-    cpu: int
     disk: int
     open_files: int
 
@@ -147,10 +146,3 @@ class MemoryLimit:
 
 memory = MemoryLimit()
 """This process's. The one piece of state of its kind: a process has one set of limits."""
-
-
-def allow_processor_time(seconds: int) -> None:
-    """Allow this process that much processor time from now on; the kernel ends it with SIGXCPU."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    until = int(used.ru_utime + used.ru_stime) + seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))

@@ -6,9 +6,8 @@ from typing import Literal
 
 from portoser.catalog.volume import MOST_VALUES, msgpack_values
 from portoser.runtime import protocol
-from portoser.runtime.process import WorkerEnded
 from portoser.runtime.protocol import ProtocolViolation
-from portoser.runtime.running import Running
+from portoser.runtime.running import Running, WorkerEnded
 from portoser.runtime.types import Execution
 
 _OUTCOMES: dict[str, Literal["timeout", "cancelled"]] = {"timeout": "timeout", "cancelled": "cancelled"}
@@ -62,7 +61,7 @@ def execution_of(result: protocol.Result, running: Running, began: float) -> Exe
         )
     sizes = memoryview(result.content).nbytes, memoryview(result.structured).nbytes
     largest = max(sizes)
-    if largest > running.limits.result:
+    if largest > running.allowance.result:
         raise ProtocolViolation(f"a result of {largest} bytes is larger than it may be")
     return Execution(
         outcome="ok",

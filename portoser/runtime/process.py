@@ -2,7 +2,7 @@
 
 Everything here runs on the event loop and trusts nothing that comes from the worker: frames are checked for size,
 shape, call id, nonce and turn, and the first one that is wrong ends the worker. A worker's end, whatever its
-cause, ends the call that it was running with one reason, and nothing else.
+cause, ends each call that it was running with one reason, and nothing else.
 """
 
 import asyncio
@@ -11,75 +11,72 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from portoser.catalog.errors import PowerError
 from portoser.runtime import protocol
 from portoser.runtime.clock import Clock
+from portoser.runtime.frames import Frames
+from portoser.runtime.output import TOO_MUCH, Output
 from portoser.runtime.protocol import (
     HEADER,
     LEVELS,
     WORKER_FAILED,
     BadCode,
+    Cancel,
     Described,
     Frame,
     Log,
+    Printed,
     Progress,
     ProtocolViolation,
     Result,
     Rpc,
     RpcResult,
 )
-from portoser.runtime.running import Running
+from portoser.runtime.running import Running, WorkerEnded
 from portoser.runtime.types import PowerHost
 
-_BUFFER = 16 * 1024
-_PIPE_READ = 64 * 1024
 _GRACE = 0.5
-"""Seconds that a worker whose channel closed has to end, and that a channel has to close after its worker ended."""
-
-
+"""Seconds that a worker whose channel closed has to end, that a channel has to close after its worker ended, and that
+a call has to stop which shares its worker with others."""
+_IDLE_WORK = 0.1
+"""Seconds of processor time that a worker may use between two calls."""
 _PROCESS_CLOCK = 2
 """The kernel's name of a process's clock, beside its pid: CPUCLOCK_SCHED of linux/posix-timers.h."""
 
-_OF_A_CALL = (Result, Rpc, Log, Progress)
-_EVENTS = (Log, Progress)
+_OF_A_CALL = (Result, Rpc, Log, Progress, Printed)
+_EVENTS = (Log, Progress, Printed)
 
 
-class WorkerEnded(Exception):
-    """The worker ended before it answered. ``reason`` is one of the words of ``Execution``."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
-        self.message = message
-        super().__init__(f"{reason}: {message}")
-
-
-class WorkerProcess(asyncio.BufferedProtocol):
-    """One worker: spawned, then set up and loaded, then given one call after the other."""
+class WorkerProcess(Frames):
+    """One worker: spawned, then set up and loaded, then given one call after the other, or several at once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seq: int, output: int, on_end: Callable[[int], None]) -> None:
+        super().__init__()
         self.seq = seq
         self.pid: int | None = None
         self.born = time.monotonic()
         self.calls = 0
         self._loop = loop
-        self._output = output
         self._on_end = on_end
         self._pidfd: int | None = None
         self._transport: asyncio.WriteTransport | None = None
-        self._buffer = bytearray(_BUFFER)
-        self._filled = 0
-        self._running: Running | None = None
-        self._frame: Frame | None = None
-        self._idle_output = 0
+        self._running: dict[str, Running] = {}
+        self._leaving: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        """Calls that have their outcome and were told to stop: their nonces, and what happens if they do not."""
+        self._begun = 0
+        """How many calls have begun since the worker was last at rest."""
+        self._used = 0.0
+        """The processor time at which it was last at rest."""
+        self._output = Output(loop, output, self._running, self.kill)
         self._kill_cause: tuple[str, str] | None = None
         self._ended: WorkerEnded | None = None
         self._status: int | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
         self._grace: asyncio.TimerHandle | None = None
-        loop.add_reader(output, self._on_output)
 
     # Life ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +84,11 @@ class WorkerProcess(asyncio.BufferedProtocol):
     def alive(self) -> bool:
         """Whether the worker can be given a call."""
         return self._ended is None and self._kill_cause is None and self._status is None
+
+    @property
+    def is_restless(self) -> bool:
+        """Whether the worker has worked since its last call has ended: something that the call left there runs."""
+        return self.processor_time() - self._used > _IDLE_WORK
 
     def spawned(self, pid: int, pidfd: int) -> None:
         """The zygote has forked it. ``pid`` is what the zygote calls it."""
@@ -96,7 +98,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
             self._send_kill()
 
     def kill(self, reason: str, message: str) -> None:
-        """End the worker. The call that it runs ends now, for this reason; the process a moment later."""
+        """End the worker. The calls that it runs end now, for this reason; the process a moment later."""
         if self._kill_cause is None and self._ended is None:
             self._kill_cause = (reason, message)
             self._send_kill()
@@ -125,35 +127,44 @@ class WorkerProcess(asyncio.BufferedProtocol):
         """Have ``callback`` called when the process has ended."""
         self._gone.add_done_callback(lambda _: callback())
 
+    def processor_time(self) -> float:
+        """The seconds of processor time that the process has used, by the kernel's count; 0 where it has ended."""
+        if self.pid is None:
+            return 0.0
+        try:
+            return time.clock_gettime(~self.pid << 3 | _PROCESS_CLOCK)
+        except OSError:
+            return 0.0
+
     def _end(self, reason: str, message: str) -> None:
         if self._ended is not None:
             return
         self._ended = WorkerEnded(reason, message)
-        running = self._running
-        if running is not None:
-            self._read_output()
-            if running.waiter is not None and not running.waiter.done():
-                running.waiter.set_exception(self._ended)
-            if running.power is not None:
-                running.power.reschedule(self._loop.time())
+        if self._running:
+            self._output.read()
+        for running in self._running.values():
+            # Each its own: an exception that is raised in several tasks collects the frames of them all.
+            running.end(WorkerEnded(reason, message), self._loop.time())
+        for _, grace in self._leaving.values():
+            grace.cancel()
+        self._leaving.clear()
         if self._transport is not None:
             self._transport.abort()
         if self._status is not None:
             self._conclude()
 
     def _conclude(self) -> None:
-        """The process has ended: say why to the call, and release what is left of it."""
+        """The process has ended: say why to the calls, and release what is left of it."""
         if self._gone.done() or self._status is None:
             return
         if self._ended is None:
-            self._read_output()
+            self._output.read()
             self._end(*self._cause(self._status))
             return
         if self._grace is not None:
             self._grace.cancel()
         self._gone.set_result(None)
-        self._loop.remove_reader(self._output)
-        os.close(self._output)
+        self._output.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
         self._on_end(self.seq)
@@ -166,11 +177,9 @@ class WorkerProcess(asyncio.BufferedProtocol):
         if os.WIFEXITED(status):
             return "exited", f"The tool ended its process with exit code {os.WEXITSTATUS(status)}."
         number = os.WTERMSIG(status)
-        if number == signal.SIGXCPU:
-            return "cpu_limit", "The tool used more processor time than a call may."
         if number == signal.SIGXFSZ:
             return "disk_limit", "The tool wrote a larger file than it may."
-        if number == signal.SIGABRT and self._running is not None and b"memory allocation of" in self._running.logs:
+        if number == signal.SIGABRT and any(b"memory allocation of" in each.logs for each in self._running.values()):
             return "memory_limit", "The tool needs more memory than its limit allows."
         try:
             name = signal.Signals(number).name
@@ -194,72 +203,63 @@ class WorkerProcess(asyncio.BufferedProtocol):
         else:
             self._conclude()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Part of asyncio's interface."""
-        return memoryview(self._buffer)[self._filled :]
+    def send(self, encoded: bytes | bytearray) -> None:
+        """Send an encoded frame; nothing happens where the worker has ended."""
+        if self._transport is not None and self._ended is None:
+            self._transport.write(encoded)
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """Part of asyncio's interface."""
-        self._filled += nbytes
-        try:
-            self._parse()
-        except ProtocolViolation as error:
-            self.kill("protocol_error", f"The tool's worker broke the protocol: {error}.")
+    def violated(self, error: ProtocolViolation) -> None:
+        """Part of what frames are read by."""
+        self.kill("protocol_error", f"The tool's worker broke the protocol: {error}.")
 
-    def _parse(self) -> None:
-        position = 0
-        needed = HEADER.size
-        while self._filled - position >= HEADER.size:
-            length, kind = HEADER.unpack_from(self._buffer, position)
-            running = self._running
-            cap = running.cap if running is not None and kind in protocol.LARGE_FRAMES else protocol.MESSAGE_CAP
-            if length > cap:
-                raise ProtocolViolation(f"a frame of {length} bytes is larger than the {cap} that it may have")
-            needed = HEADER.size + length
-            if self._filled - position < needed:
-                break
-            start = position + HEADER.size
-            position += needed
-            needed = HEADER.size
-            body: bytes | memoryview = memoryview(self._buffer)[start:position]
-            if length > _BUFFER and position == self._filled:
-                self._buffer = bytearray(_BUFFER)  # the frame keeps the old one: copying megabytes takes its time
-                self._filled = position = 0
-            else:
-                body = bytes(body)
-            self._received(protocol.decode_from_worker(kind, body), length)
-            if self._ended is not None:
-                return
-        rest = self._filled - position
-        if needed > len(self._buffer) or (len(self._buffer) > _BUFFER and max(rest, needed) <= _BUFFER):
-            grown = bytearray(max(needed, _BUFFER))
-            grown[:rest] = self._buffer[position : self._filled]
-            self._buffer = grown
-        elif position:
-            self._buffer[:rest] = self._buffer[position : self._filled]
-        self._filled = rest
-
-    def _received(self, frame: Frame, length: int) -> None:
-        running = self._running
-        if running is None or self._frame is not None:
+    def received(self, frame: Frame, length: int) -> bool:
+        """Part of what frames are read by."""
+        told = (frame.id, frame.nonce) if isinstance(frame, _OF_A_CALL) else ("", None)
+        running = self._running.get(told[0])
+        if running is None:
+            self._of_nobody(frame, told)
+            return self._ended is None
+        if running.frame is not None:
             raise ProtocolViolation(f"a {type(frame).__name__} came out of turn")
-        if isinstance(frame, _OF_A_CALL) and (frame.id != running.id or frame.nonce != running.nonce):
+        if told[1] is not None and told[1] != running.nonce:
             raise ProtocolViolation(f"a {type(frame).__name__} belongs to another call")
         if isinstance(frame, _EVENTS):
             self._event(running, frame, length)
-            return
-        if isinstance(frame, Rpc):
-            if running.power is not None or frame.seq != running.asked + 1:
-                raise ProtocolViolation("a power was asked out of turn")
-            running.asked = frame.seq
-        self._hand_over(running, frame)
+        elif isinstance(frame, Rpc):
+            self._asked(running, frame)
+        else:
+            running.hand_over(frame)
+        return self._ended is None
 
-    def _event(self, running: Running, frame: Log | Progress, length: int) -> None:
+    def _of_nobody(self, frame: Frame, told: tuple[str, int | None]) -> None:
+        left = self._leaving.get(told[0])
+        if left is None or left[0] != told[1]:
+            raise ProtocolViolation(f"a {type(frame).__name__} came out of turn, or belongs to another call")
+        if isinstance(frame, Result):
+            left[1].cancel()
+            del self._leaving[frame.id]
+            self._rest()
+
+    def _asked(self, running: Running, frame: Rpc) -> None:
+        if running.power is not None or frame.seq != running.asked + 1:
+            raise ProtocolViolation("a power was asked out of turn")
+        running.asked = frame.seq
+        most = running.allowance.powers
+        if running.asked > most:
+            self.fail(running, "power_limit", f"The tool asked its powers more than the {most:,} times that it may.")
+        elif running.ended is None:
+            running.hand_over(frame)
+
+    def _event(self, running: Running, frame: Log | Progress | Printed, length: int) -> None:
         running.budget -= length + HEADER.size
         if isinstance(frame, Log) and frame.level not in LEVELS:
             raise ProtocolViolation(f"{frame.level[:64]!r} is not a level of MCP's")
+        if running.ended is not None:
+            return
         if running.budget < 0:
-            self._too_much_output(running)
+            self.fail(running, "output_limit", TOO_MUCH)
+        elif isinstance(frame, Printed):
+            running.print(frame.piece)
         elif running.events is None:
             return
         elif isinstance(frame, Progress):
@@ -267,26 +267,15 @@ class WorkerProcess(asyncio.BufferedProtocol):
         else:
             running.events.log(frame.level, frame.message, frame.data)
 
-    def _hand_over(self, running: Running, frame: Frame) -> None:
-        if running.waiter is not None and not running.waiter.done():
-            running.waiter.set_result(frame)
-        else:
-            self._frame = frame
-
-    def send(self, encoded: bytes | bytearray) -> None:
-        """Send an encoded frame; nothing happens where the worker has ended."""
-        if self._transport is not None and self._ended is None:
-            self._transport.write(encoded)
-
     # Work ----------------------------------------------------------------------------------------------------
 
     async def run(self, running: Running, call: bytes | bytearray, powers: PowerHost | None) -> Result:
         """Send a call and wait for its result, while the tool asks powers through ``powers``.
 
-        Cancelling the waiting task ends the worker.
+        Cancelling the waiting task ends the worker; where it is shared, the call alone, unless that does not stop.
 
         Raises:
-            WorkerEnded: where the worker ended first.
+            WorkerEnded: where the worker, or the call, ended first.
         """
         answer = await self._work(running, call, powers)
         if isinstance(answer, Result):
@@ -304,15 +293,26 @@ class WorkerProcess(asyncio.BufferedProtocol):
         self.kill("protocol_error", f"The tool's worker answered with a {type(answer).__name__}.")
         return self._ended or WorkerEnded("protocol_error", "The tool's worker gave a wrong answer.")
 
+    def fail(self, running: Running, reason: str, message: str) -> None:
+        """End a call: with its worker, where it has one for itself."""
+        if running.allowance.share > 1 and reason != "cpu_limit":
+            running.end(WorkerEnded(reason, message), self._loop.time())
+        else:
+            self.kill(reason, message)
+
     async def _work(self, running: Running, encoded: bytes | bytearray, powers: PowerHost | None) -> Frame:
-        self._running = running
-        self._frame = None
+        if self._ended is not None:
+            raise WorkerEnded(self._ended.reason, self._ended.message)
+        allowance = running.allowance
+        if not self._running:
+            self._begun, self._used = 0, self.processor_time()
+        self._begun += 1
+        self._output.call_begins()
+        self._running[running.id] = running
+        self.cap = running.cap
         self.calls += 1
-        before = self._processor_time()
-        clock = Clock(
-            self._loop, running.limits.timeout, running.cpu, lambda: self._processor_time() - before, self.kill
-        )
-        running.clock = clock
+        used = partial(self._used_by_each, allowance.cpu)
+        running.clock = Clock(self._loop, allowance.timeout, allowance.cpu, used, partial(self.fail, running))
         try:
             self.send(encoded)
             while True:
@@ -320,32 +320,44 @@ class WorkerProcess(asyncio.BufferedProtocol):
                 if isinstance(frame, Rpc):
                     await self._answer(running, frame, powers)
                     continue
-                self._read_output()
-                if self._ended is not None:
-                    raise self._ended
+                self._output.read()
+                if running.ended is not None:
+                    raise running.ended
                 return frame
         except BaseException:
-            self.kill("cancelled", "The call was cancelled.")
+            self._leave(running)
             raise
         finally:
-            clock.stop()
-            self._running = None
+            running.clock.stop()
+            del self._running[running.id]
+            self._rest()
 
-    def _processor_time(self) -> float:
-        """The seconds of processor time that the process has used, by the kernel's count; 0 where it has ended."""
-        if self.pid is None:
-            return 0.0
-        try:
-            return time.clock_gettime(~self.pid << 3 | _PROCESS_CLOCK)
-        except OSError:
-            return 0.0
+    def _rest(self) -> None:
+        if self._running:
+            return
+        self._used = self.processor_time()
+        if not self._leaving:
+            self.cap = protocol.MESSAGE_CAP
+
+    def _used_by_each(self, cpu: float) -> float:
+        """What calls that ran together have used is everybody's: each brings the worker ``cpu`` seconds more."""
+        return self.processor_time() - self._used - (self._begun - 1) * cpu
+
+    def _leave(self, running: Running) -> None:
+        """Stop a call that nobody waits for any more."""
+        if running.allowance.share == 1:
+            self.kill("cancelled", "The call was cancelled.")
+        elif self._ended is None and not isinstance(running.frame, Result):
+            message = "Another call of the tool, in the same worker, did not stop when it was told to."
+            self._leaving[running.id] = running.nonce, self._loop.call_later(_GRACE, self.kill, "crashed", message)
+            self.send(protocol.encode(Cancel(running.id)))
 
     async def _next(self, running: Running) -> Frame:
-        frame, self._frame = self._frame, None
+        frame, running.frame = running.frame, None
         if frame is not None:
             return frame
-        if self._ended is not None:
-            raise self._ended
+        if running.ended is not None:
+            raise running.ended
         running.waiter = self._loop.create_future()
         try:
             return await running.waiter
@@ -365,7 +377,7 @@ class WorkerProcess(asyncio.BufferedProtocol):
         except PowerError as refused:
             error = str(refused)
         except TimeoutError:
-            if self._ended is None:
+            if running.ended is None:
                 raise
             return
         finally:
@@ -373,51 +385,11 @@ class WorkerProcess(asyncio.BufferedProtocol):
             if for_a_person:
                 running.resume()
         try:
-            encoded = protocol.encode(RpcResult(frame.seq, value, error))
+            encoded = protocol.encode(RpcResult(running.id, frame.seq, value, error))
         except (TypeError, ValueError, OverflowError, RecursionError) as unsendable:
             message = f"{frame.power}.{frame.method}() gave an answer that cannot be sent to the tool: {unsendable}"
-            encoded = protocol.encode(RpcResult(frame.seq, None, message))
+            encoded = protocol.encode(RpcResult(running.id, frame.seq, None, message))
         self.send(encoded)
-
-    # Output --------------------------------------------------------------------------------------------------
-
-    def _on_output(self) -> None:
-        if self._read_piece() is None:
-            self._loop.remove_reader(self._output)
-
-    def _read_output(self) -> None:
-        """Read what is in the pipe now: all that was printed before the frame that is being handled."""
-        while not self._gone.done() and self._read_piece():
-            running = self._running
-            if running is not None and running.budget < 0:
-                return
-
-    def _read_piece(self) -> int | None:
-        """Read once: how many bytes there were; 0 for none now, None for none any more."""
-        try:
-            piece = os.read(self._output, _PIPE_READ)
-        except BlockingIOError:
-            return 0
-        if not piece:
-            return None
-        running = self._running
-        if running is None:
-            # Printed between calls, by a thread that one of them left. It belongs to nobody.
-            self._idle_output += len(piece)
-            if self._idle_output > _PIPE_READ:
-                self.kill("output_limit", "The tool printed while it had no call.")
-            return len(piece)
-        running.printed += len(piece)
-        running.budget -= len(piece)
-        room = running.limits.logs - len(running.logs)
-        if room > 0:
-            running.logs += piece[:room]
-        if running.budget < 0:
-            self._too_much_output(running)
-        return len(piece)
-
-    def _too_much_output(self, running: Running) -> None:
-        self.kill("output_limit", "The tool printed or logged more than a call may. Print less.")
 
 
 def _pid_of(pidfd: int) -> int | None:

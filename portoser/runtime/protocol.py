@@ -48,8 +48,6 @@ class Setup(Frame, frozen=True):
     TYPE: ClassVar[int] = 1
     scratch: str
     memory: int
-    cpu: int
-    """Seconds of processor time for each call."""
     disk: int
     open_files: int
 
@@ -63,6 +61,8 @@ class Load(Frame, frozen=True):
     output_schema: JsonSchema | None
     result: int
     """The most bytes that content, and structured content, may have."""
+    share: int
+    """How many calls it will be given at once."""
 
 
 class CallerView(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -88,6 +88,7 @@ class RpcResult(Frame, frozen=True):
     """A power's answer, or in ``error`` why there is none."""
 
     TYPE: ClassVar[int] = 4
+    id: str
     seq: int
     value: Any
     error: str | None
@@ -99,6 +100,13 @@ class Describe(Frame, frozen=True):
     TYPE: ClassVar[int] = 5
     files: tuple[SourceFile, ...]
     entrypoint: str
+
+
+class Cancel(Frame, frozen=True):
+    """Stop a call that shares its worker, and answer all the same; nobody waits for what it does."""
+
+    TYPE: ClassVar[int] = 6
+    id: str
 
 
 # From the worker ------------------------------------------------------------------------------------------------
@@ -154,6 +162,15 @@ class Progress(Frame, frozen=True):
     message: str | None
 
 
+class Printed(Frame, frozen=True):
+    """A call that shares its worker printed something; what others print goes through a pipe."""
+
+    TYPE: ClassVar[int] = 22
+    id: str
+    nonce: int
+    piece: bytes
+
+
 class Described(Frame, frozen=True):
     """The answer to Describe."""
 
@@ -161,6 +178,7 @@ class Described(Frame, frozen=True):
     description: str
     input_schema: JsonSchema
     output_schema: JsonSchema | None
+    is_async: bool
     warnings: tuple[str, ...]
 
 
@@ -175,11 +193,11 @@ class BadCode(Frame, frozen=True):
     advice: str
 
 
-FromServer: TypeAlias = Setup | Load | CallFrame | RpcResult | Describe
-FromWorker: TypeAlias = Result | Rpc | Log | Progress | Described | BadCode
+FromServer: TypeAlias = Setup | Load | CallFrame | RpcResult | Describe | Cancel
+FromWorker: TypeAlias = Result | Rpc | Log | Progress | Printed | Described | BadCode
 
-_SERVER_FRAMES: tuple[type[Frame], ...] = (Setup, Load, CallFrame, RpcResult, Describe)
-_WORKER_FRAMES: tuple[type[Frame], ...] = (Result, Rpc, Log, Progress, Described, BadCode)
+_SERVER_FRAMES: tuple[type[Frame], ...] = (Setup, Load, CallFrame, RpcResult, Describe, Cancel)
+_WORKER_FRAMES: tuple[type[Frame], ...] = (Result, Rpc, Log, Progress, Printed, Described, BadCode)
 FROM_SERVER = {kind.TYPE: msgspec.msgpack.Decoder(kind) for kind in _SERVER_FRAMES}
 FROM_WORKER = {kind.TYPE: msgspec.msgpack.Decoder(kind) for kind in _WORKER_FRAMES}
 LARGE_FRAMES = frozenset((Result.TYPE, Described.TYPE))

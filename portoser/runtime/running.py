@@ -4,11 +4,20 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from portoser.catalog.revision import Limits
 from portoser.runtime import protocol
+from portoser.runtime.allowance import Allowance
 from portoser.runtime.clock import Clock
 from portoser.runtime.protocol import Frame
 from portoser.runtime.types import Events
+
+
+class WorkerEnded(Exception):
+    """The worker, or its work on this call, ended before it answered. ``reason`` is one of ``Execution``'s words."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        self.message = message
+        super().__init__(f"{reason}: {message}")
 
 
 class Running:
@@ -16,39 +25,42 @@ class Running:
 
     __slots__ = (
         "_is_aside",
+        "allowance",
         "aside",
         "asked",
         "back",
         "budget",
         "cap",
         "clock",
-        "cpu",
+        "ended",
         "events",
+        "frame",
         "id",
-        "limits",
         "logs",
         "nonce",
         "power",
         "printed",
         "waiter",
-    )  # fmt: skip
+    )
 
-    def __init__(self, id: str, limits: Limits, events: Events | None, budget: int, cpu: float) -> None:  # noqa: A002
+    def __init__(self, id: str, allowance: Allowance, events: Events | None) -> None:  # noqa: A002
         self.id = id
         self.nonce = int.from_bytes(os.urandom(8))
-        self.limits = limits
+        self.allowance = allowance
         self.events = events
-        self.budget = budget
+        self.budget = allowance.output
         """The most bytes of output, log messages and progress together."""
-        self.cpu = cpu
-        """Seconds of processor time."""
-        self.cap = 2 * limits.result + protocol.ENVELOPE
+        self.cap = 2 * allowance.result + protocol.ENVELOPE
         self.logs = bytearray()
         self.printed = 0
         self.asked = 0
         self.waiter: asyncio.Future[Frame] | None = None
+        self.frame: Frame | None = None
+        """What came while nobody waited for it."""
         self.power: asyncio.Timeout | None = None
         """Ends the power's work early, where the worker that waits for it has ended."""
+        self.ended: WorkerEnded | None = None
+        """It has its outcome; what its worker still says of it is not listened to."""
         self.clock: Clock | None = None
         self.aside: Callable[[], bool] | None = None
         """Lets another call run while this one waits for a person, and answers whether it could."""
@@ -67,13 +79,38 @@ class Running:
             self._is_aside = False
             self.back()
 
+    def hand_over(self, frame: Frame) -> None:
+        """Give a frame to whoever waits for the call, or will."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(frame)
+        else:
+            self.frame = frame
+
+    def end(self, ended: WorkerEnded, now: float) -> None:
+        """Have whoever waits for the call hear that it has ended."""
+        if self.ended is not None:
+            return
+        self.ended = ended
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(ended)
+        if self.power is not None:
+            self.power.reschedule(now)
+
+    def print(self, piece: bytes) -> None:
+        """Keep what it printed, up to the limit."""
+        self.printed += len(piece)
+        room = self.allowance.logs - len(self.logs)
+        if room > 0:
+            self.logs += piece[:room]
+
     def output(self) -> str:
         """What was printed, up to the limit, and how much more there was."""
         text = self.logs.decode("utf-8", "replace")
         missing = self.printed - len(self.logs)
         if missing <= 0:
             return text
-        return f"{text}\n… truncated: {missing} bytes more were printed, and limits.logs keeps {self.limits.logs}.\n"
+        kept = self.allowance.logs
+        return f"{text}\n… truncated: {missing} bytes more were printed, and limits.logs keeps {kept}.\n"
 
 
 def _nothing() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import psutil
 import structlog
 
@@ -15,11 +16,12 @@ from portoser.catalog.caller import Caller
 from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
 from portoser.runtime import protocol
+from portoser.runtime.allowance import CEILINGS, Allowance, allowance_of, beyond
 from portoser.runtime.environments.folders import Folders
 from portoser.runtime.environments.nurseries import Nurseries
 from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
 from portoser.runtime.pool import Key, Pool
-from portoser.runtime.process import WorkerEnded, WorkerProcess
+from portoser.runtime.process import WorkerProcess
 from portoser.runtime.protocol import (
     CallerView,
     CallFrame,
@@ -29,7 +31,7 @@ from portoser.runtime.protocol import (
     ProtocolViolation,
     Setup,
 )
-from portoser.runtime.running import Running
+from portoser.runtime.running import Running, WorkerEnded
 from portoser.runtime.scratch import Scratch
 from portoser.runtime.types import (
     Call,
@@ -66,9 +68,9 @@ class Runtime:
 
     ``workers`` calls run at once, ``queue`` more wait; ``warm`` worker processes live at most, by default as many as
     ``warm_workers`` says, and none that was not used for ``longest_rest`` seconds. ``describers`` declarations are
-    described at once. ``cpu`` is in seconds for each call; ``output`` is in bytes, and counts what a call prints, logs
-    and reports together; ``disk`` is in bytes, for each file. ``folders`` has the packages of programs that require
-    some; ``zygotes`` environments at most are ready for calls, beside that of the programs that require none.
+    described at once. ``ceilings`` are the most that a tool may have, whatever it asks for. ``folders`` has the
+    packages of programs that require some; ``zygotes`` environments at most are ready for calls, beside that of the
+    programs that require none.
     """
 
     def __init__(
@@ -84,18 +86,12 @@ class Runtime:
         calls_per_worker: int = 10_000,
         oldest_worker: float = 3600.0,
         longest_rest: float = 600.0,
-        cpu: int = 20,
-        output: int = 4 * MIB,
-        disk: int = 64 * MIB,
-        open_files: int = 64,
+        ceilings: Allowance = CEILINGS,
         folders: Folders | None = None,
         zygotes: int = 16,
     ) -> None:
         self._sandbox = sandbox
-        self._cpu = cpu
-        self._output = output
-        self._disk = disk
-        self._open_files = open_files
+        self._ceilings = ceilings
         self._longest_rest = longest_rest
         self._scratch = Scratch(scratch)
         self._callers = Nurseries("call", folders, most=zygotes)
@@ -240,19 +236,21 @@ class Runtime:
             CodeError: where it cannot be imported or described.
             Unavailable: where no worker is to be had, or the server is stopping.
         """
-        limits = Limits(
-            timeout=declaration.limits.timeout, memory=max(declaration.limits.memory, _DESCRIBE_MEMORY), result=8 * MIB
-        )
-        entry_path = declaration.entrypoint.partition(":")[0]
+        entry_path, _, name = declaration.entrypoint.partition(":")
+        told = beyond(declaration.limits, self._ceilings)
+        if told:
+            advice = "Ask for less, or have the operator raise PORTOSER_LIMITS."
+            raise CodeError(" ".join(told), path=entry_path, advice=advice)
+        allowance = _describing(allowance_of(declaration.limits, self._ceilings))
         frame = protocol.encode(Describe(declaration.files, declaration.entrypoint))
-        running = Running("", limits, None, self._output, self._cpu)
+        running = Running("", allowance, None)
         pool = self._describe_pool
         began = await pool.enter(None)
         try:
             worker = await pool.fresh(environment)
             try:
                 with self._describers.using(environment), self._counted(worker):
-                    self._set_up(worker, limits)
+                    self._set_up(worker, allowance)
                     answer = await worker.describe(running, frame)
             except WorkerEnded as ended:
                 if self._stopping:
@@ -276,7 +274,7 @@ class Runtime:
             description=answer.description,
             input_schema=answer.input_schema,
             output_schema=answer.output_schema,
-            warnings=answer.warnings,
+            warnings=answer.warnings + _sharing(name, declaration.limits, is_async=answer.is_async),
         )
 
     # Execute -------------------------------------------------------------------------------------------------
@@ -291,7 +289,7 @@ class Runtime:
         Raises:
             Unavailable: where as many calls wait as may, or no worker can be started.
         """
-        running = Running(call.id, program.limits, events, self._output, self._cpu)
+        running = Running(call.id, allowance_of(program.limits, self._ceilings), events)
         running.aside, running.back = self._pool.step_aside, self._pool.step_back
         caller = call.caller
         try:
@@ -320,13 +318,13 @@ class Runtime:
         worker = self._pool.take(key) if reuse else None
         load = None
         if worker is None:
-            load = await _load(program, files)
+            load = await _load(program, files, running.allowance)
             worker = await self._pool.fresh(program.environment)
         keep = False
         try:
             with self._callers.using(program.environment), self._counted(worker):
                 if load is not None:
-                    self._set_up(worker, program.limits)
+                    self._set_up(worker, running.allowance)
                     worker.send(load)
                 result = await worker.run(running, frame, powers)
                 await check_volume(result)
@@ -352,13 +350,14 @@ class Runtime:
         finally:
             self._busy.discard(worker)
 
-    def _set_up(self, worker: WorkerProcess, limits: Limits) -> None:
+    def _set_up(self, worker: WorkerProcess, allowance: Allowance) -> None:
         try:
             folder = self._scratch.make()
         except OSError as error:
             raise Unavailable(f"No worker can be given a folder to work in: {error.strerror}.") from error
         worker.when_gone(lambda: self._scratch.remove(folder))
-        worker.send(protocol.encode(Setup(str(folder), limits.memory, self._cpu, self._disk, self._open_files)))
+        setup = Setup(str(folder), allowance.memory, allowance.scratch, allowance.files)
+        worker.send(protocol.encode(setup))
 
 
 def warm_workers(workers: int, memory: int) -> int:
@@ -391,9 +390,21 @@ _LAYERS = {
 }
 
 
-async def _load(program: Program, files: FilesLoader) -> bytearray:
+async def _load(program: Program, files: FilesLoader, allowance: Allowance) -> bytearray:
     sources = await files()
-    return protocol.encode(Load(sources, program.entrypoint, program.output_schema, program.limits.result))
+    return protocol.encode(Load(sources, program.entrypoint, program.output_schema, allowance.result, allowance.share))
+
+
+def _describing(allowance: Allowance) -> Allowance:
+    """What a description is allowed: the code is imported beside what describes it."""
+    memory = max(allowance.memory, _DESCRIBE_MEMORY)
+    return msgspec.structs.replace(allowance, memory=memory, result=8 * MIB, share=1)
+
+
+def _sharing(name: str, limits: Limits, *, is_async: bool) -> tuple[str, ...]:
+    if limits.share == 1 or is_async:
+        return ()
+    return (f"'limits.share' is {limits.share}, but {name} is not async: its calls run one after the other.",)
 
 
 def _view(caller: Caller) -> CallerView:

@@ -152,20 +152,20 @@ async def test_memory_has_a_limit(shared_bench: Any) -> None:
 
 
 async def test_a_file_that_is_too_large_is_a_disk_limit(tmp_path: Any) -> None:
-    runtime = Runtime(workers=1, scratch=tmp_path / "s", sandbox="off", disk=1 * MIB)
+    runtime = Runtime(workers=1, scratch=tmp_path / "s", sandbox="off")
     await runtime.start()
     try:
         code = "def tool(n: int):\n    with open('f', 'wb') as f:\n        f.write(b'x' * n)\n    return {'n': n}"
         bench = Bench(runtime)
-        assert (await bench.run(code, {"n": 2 * MIB})).reason == "disk_limit"
-        assert (await bench.run(code, {"n": MIB // 2})).structured == {"n": MIB // 2}
+        assert (await bench.run(code, {"n": 2 * MIB}, scratch=MIB)).reason == "disk_limit"
+        assert (await bench.run(code, {"n": MIB // 2}, scratch=MIB)).structured == {"n": MIB // 2}
     finally:
         await runtime.aclose()
     assert list((tmp_path / "s").iterdir()) == []
 
 
 async def test_processor_time_has_a_limit_for_each_call(tmp_path: Any) -> None:
-    runtime = Runtime(workers=1, scratch=tmp_path / "s", sandbox="off", cpu=1)
+    runtime = Runtime(workers=1, scratch=tmp_path / "s", sandbox="off")
     await runtime.start()
     try:
         bench = Bench(runtime)
@@ -177,11 +177,11 @@ async def test_processor_time_has_a_limit_for_each_call(tmp_path: Any) -> None:
                 return {"n": 1}
         """
         for _ in range(4):
-            assert (await bench.run(code, {"seconds": 0.7})).outcome == "ok"
-        execution = await bench.run(code, {"seconds": 60})
+            assert (await bench.run(code, {"seconds": 0.7}, cpu=1)).outcome == "ok"
+        execution = await bench.run(code, {"seconds": 60}, cpu=1)
         assert (execution.outcome, execution.reason) == ("error", "cpu_limit")
         lifted = f"import resource, signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n{textwrap.dedent(code)}"
-        execution = await bench.run(lifted, {"seconds": 60})
+        execution = await bench.run(lifted, {"seconds": 60}, cpu=1)
         assert (execution.outcome, execution.reason) == ("error", "cpu_limit")
     finally:
         await runtime.aclose()

@@ -44,7 +44,7 @@ HOSTILE = {
     "wrong nonce": "forge([], nonce=current()[1] ^ 1)",
     "log of another call": "send(18, pack('other', current()[1], 'info', 'x', None))",
     "no level": "send(18, pack(*current(), 'shout', 'x', None))",
-    "description": "send(20, pack('d', {}, None, []))",
+    "description": "send(20, pack('d', {}, None, False, []))",
     "rpc out of turn": "send(17, pack(*current(), 5, 'registry', 'services', [], {})); time.sleep(5)",
     "two rpcs": "b = pack(*current(), 1, 'registry', 'services', [], {}); send(17, b); send(17, b); time.sleep(5)",
     "invented reason": "forge([], reason='timeout')",
@@ -109,9 +109,9 @@ def test_any_bytes_are_a_frame_or_a_violation(kind: int, body: bytes) -> None:
     )
 )
 def test_values_come_back_as_they_went(value: object) -> None:
-    encoded = protocol.encode(protocol.RpcResult(1, value, None))
+    encoded = protocol.encode(protocol.RpcResult("call", 1, value, None))
     length, kind = protocol.HEADER.unpack_from(encoded)
     assert length == len(encoded) - protocol.HEADER.size
     back = protocol.FROM_SERVER[kind].decode(bytes(encoded[protocol.HEADER.size :]))
-    assert back == protocol.RpcResult(1, value, None)
+    assert back == protocol.RpcResult("call", 1, value, None)
     assert isinstance(back, msgspec.Struct)

@@ -28,12 +28,32 @@ class Channel:
         self.asking = threading.Lock()
         """Held by the thread of the tool that asks a power, until it has the answer."""
 
+    def fileno(self) -> int:
+        """The descriptor to wait on for ``receive_ready``."""
+        return self._sock.fileno()
+
     def receive(self) -> Frame:
         """Wait for the next frame.
 
         Raises:
             Closed: at the end of the channel.
         """
+        frame = self._next()
+        while frame is None:
+            self._buffer += self._read()
+            frame = self._next()
+        return frame
+
+    def receive_ready(self) -> list[Frame]:
+        """The frames that are there when something has come: none, where one has come in part.
+
+        Raises:
+            Closed: at the end of the channel.
+        """
+        self._buffer += self._read()
+        return list(iter(self._next, None))
+
+    def _next(self) -> Frame | None:
         buffer = self._buffer
         while len(buffer) < HEADER.size:
             buffer += self._read()

@@ -53,6 +53,7 @@ def describe(frame: Describe) -> Described | BadCode:
         parsed.description or "",
         parsed.input_schema,
         parsed.output_schema,
+        inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.isasyncgenfunction(inspect.unwrap(function)),
         tuple(_warnings(function, parsed, frame)),
     )
 

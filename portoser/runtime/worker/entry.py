@@ -29,7 +29,7 @@ class Entry:
         self.function = function
         self._arguments = TypeAdapter[Any](_binder(function))
         self.results = results_adapter(function)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.new_event_loop() if _is_async(function) else None
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments that the function is to be called with.
@@ -54,15 +54,24 @@ class Entry:
             result = list(result)
         return result
 
+    async def finish(self, arguments: dict[str, Any]) -> Any:
+        """Call the function on the event loop that runs, otherwise as ``call``."""
+        result = self.function(**arguments)
+        if inspect.isawaitable(result) or inspect.isasyncgen(result):
+            result = await _finish(result)
+        return list(result) if inspect.isgenerator(result) else result
+
     def _run(self, awaited: Any) -> Any:
         # A loop that is kept costs a call 20 µs; asyncio.run would cost 300.
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.new_event_loop()
+        loop = self._loop or asyncio.new_event_loop()
         try:
             return loop.run_until_complete(_finish(awaited))
         finally:
             _end_leftovers(loop)
+            if self._loop is None:
+                loop.close()
+            elif getattr(loop, "_default_executor", None) is not None:
+                self._loop = _without_threads(loop)
 
 
 async def _finish(awaited: Any) -> Any:
@@ -70,6 +79,18 @@ async def _finish(awaited: Any) -> Any:
         return [item async for item in awaited]
     result = await awaited
     return [item async for item in result] if inspect.isasyncgen(result) else result
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    target = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target)
+
+
+def _without_threads(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """A loop in the place of one that has started threads, which end with it."""
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    return asyncio.new_event_loop()
 
 
 def _end_leftovers(loop: asyncio.AbstractEventLoop) -> None:

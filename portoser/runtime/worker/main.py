@@ -1,6 +1,7 @@
 """A worker's life: confine itself, load one program, run its calls until the server closes the channel."""
 
 import contextlib
+import contextvars
 import os
 import socket
 import sys
@@ -26,7 +27,9 @@ from portoser.runtime.worker import results
 from portoser.runtime.worker.channel import Channel, Closed, RunningCall
 from portoser.runtime.worker.entry import ArgumentsError, Entry
 from portoser.runtime.worker.failures import Failure, failure_of, summary
+from portoser.runtime.worker.hygiene import Hygiene
 from portoser.runtime.worker.loader import EntrypointError, Library
+from portoser.runtime.worker.shared import SharedCalls
 
 CHANNEL_FD = 3
 
@@ -42,12 +45,11 @@ def main() -> None:
         limits = confine.Confinement(
             scratch=setup.scratch,
             memory=setup.memory,
-            cpu=setup.cpu,
             disk=setup.disk,
             open_files=setup.open_files,
         )
         confine.confine_worker(limits)
-        _serve(channel, limits)
+        _serve(channel)
     except (Closed, ConnectionError):
         pass
     except BaseException as error:  # noqa: BLE001 - a worker that does not know what happened must end, and say so
@@ -59,9 +61,9 @@ def main() -> None:
         os._exit(status)
 
 
-def _serve(channel: Channel, limits: confine.Confinement) -> None:
+def _serve(channel: Channel) -> None:
     program: Program | Failure | None = None
-    confine.allow_processor_time(limits.cpu)
+    hygiene: Hygiene | None = None
     while True:
         frame = channel.receive()
         if isinstance(frame, CallFrame):
@@ -71,13 +73,17 @@ def _serve(channel: Channel, limits: confine.Confinement) -> None:
                 continue
             call = RunningCall(channel, frame)
             tool.wire.running = call
-            result = program.run(frame)
+            result = contextvars.copy_context().run(program.run, frame)
             tool.wire.running = None
             _flush()
+            if not result.retire and (hygiene is None or hygiene.is_dirty()):
+                result = msgspec.structs.replace(result, retire=True)
             channel.send(result)
-            confine.allow_processor_time(limits.cpu)  # for the next call, while nobody waits
         elif isinstance(frame, Load):
             program = load(frame)
+            if isinstance(program, Program) and frame.share > 1:
+                SharedCalls(channel, program.run_beside_others).serve()
+            hygiene = Hygiene()
         elif isinstance(frame, Describe):
             from portoser.runtime.worker.describe import describe
 
@@ -97,21 +103,43 @@ class Program:
 
     def run(self, frame: CallFrame) -> Result:
         """Run one call, whatever comes of it."""
-        try:
-            arguments = self._entry.bind(frame.arguments)
-        except ArgumentsError as error:
-            return _failed(frame, Failure(reason="invalid_arguments", message=f"Invalid arguments: {error}"))
-        except BaseException as error:  # noqa: BLE001 - validators are the tool's code: they may raise anything
-            return _failed(frame, failure_of(error, self._paths))
+        arguments = self._bound(frame)
+        if isinstance(arguments, Result):
+            return arguments
         try:
             confine.memory.close()
             value = self._entry.call(arguments)
         except BaseException as error:  # noqa: BLE001 - the tool's code may raise anything
-            confine.memory.open()
-            failure = failure_of(error, self._paths)
-            return _failed(frame, failure, retire=failure.reason in ("exited", "memory_limit"))
+            return self._raised(frame, error)
         confine.memory.open()
         return self._converted(frame, value)
+
+    async def run_beside_others(self, frame: CallFrame) -> Result:
+        """Run one call, whatever comes of it, on an event loop that runs others."""
+        confine.memory.open()
+        arguments = self._bound(frame)
+        if isinstance(arguments, Result):
+            return arguments
+        try:
+            confine.memory.close()
+            value = await self._entry.finish(arguments)
+        except BaseException as error:  # noqa: BLE001 - the tool's code may raise anything
+            return self._raised(frame, error)
+        confine.memory.open()
+        return self._converted(frame, value)
+
+    def _bound(self, frame: CallFrame) -> dict[str, Any] | Result:
+        try:
+            return self._entry.bind(frame.arguments)
+        except ArgumentsError as error:
+            return _failed(frame, Failure(reason="invalid_arguments", message=f"Invalid arguments: {error}"))
+        except BaseException as error:  # noqa: BLE001 - validators are the tool's code: they may raise anything
+            return _failed(frame, failure_of(error, self._paths))
+
+    def _raised(self, frame: CallFrame, error: BaseException) -> Result:
+        confine.memory.open()
+        failure = failure_of(error, self._paths)
+        return _failed(frame, failure, retire=failure.reason in ("exited", "memory_limit"))
 
     def _converted(self, frame: CallFrame, value: Any) -> Result:
         try:

@@ -17,7 +17,7 @@ def sample(text: str, count: int = 1) -> dict[str, int]:
 
 def warm_calls() -> None:
     """Load and run a sample program of our own, and take it out again."""
-    frame = Load((SourceFile("portoser_sample.py", _SAMPLE),), "portoser_sample.py:sample", None, 1024)
+    frame = Load((SourceFile("portoser_sample.py", _SAMPLE),), "portoser_sample.py:sample", None, 1024, 1)
     program = main.load(frame)
     if not isinstance(program, main.Program):
         raise RuntimeError(program.message)
