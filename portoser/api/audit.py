@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 
 from portoser.api.context import AuditorOf, ServicesOf
 from portoser.api.documents import refusals
-from portoser.api.models import AuditCaller, AuditPageOut, EntryOut
+from portoser.api.models import AuditCaller, AuditPageOut, EntryOut, PowerUsed
 from portoser.api.route import BoundedRoute
 from portoser.api.services import Services
 from portoser.audit.entry import Entry, Event, Outcome
@@ -188,4 +188,5 @@ def _entry(entry: Entry) -> EntryOut:
         error=entry.error,
         duration_ms=entry.duration_ms,
         request_id=entry.request_id,
+        powers=[PowerUsed.model_validate(used) for used in entry.powers] if entry.powers is not None else None,
     )

@@ -257,6 +257,18 @@ class AuditCaller(Model):
     kind: str
 
 
+class PowerUsed(Model):
+    """What a call used of a power, and how often: ``refused`` and ``failed`` are some of it; ``ms`` is of all."""
+
+    power: str
+    method: str
+    target: str
+    count: int
+    refused: int
+    failed: int
+    ms: float
+
+
 class EntryOut(Model):
     """One line of the audit log. Arguments and results are redacted."""
 
@@ -282,6 +294,7 @@ class EntryOut(Model):
     error: str | None
     duration_ms: float | None
     request_id: str | None
+    powers: list[PowerUsed] | None
 
 
 class AuditPageOut(Model):

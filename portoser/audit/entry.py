@@ -41,7 +41,10 @@ class Event(StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One event, already redacted. ``result`` is at most 8 KiB; ``result_digest`` is the sha256 of the whole."""
+    """One event, already redacted. ``result`` is at most 8 KiB; ``result_digest`` is the sha256 of the whole.
+
+    ``powers`` is what a call used of its powers, each once with how often, as `portoser.powers.tally` counts it.
+    """
 
     id: str
     at: datetime
@@ -61,3 +64,4 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     duration_ms: float | None = None
     request_id: str | None = None
+    powers: list[dict[str, Any]] | None = None

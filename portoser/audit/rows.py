@@ -47,6 +47,7 @@ def row_of(entry: Entry) -> Row:
         _text(entry.error),
         entry.duration_ms,
         _name(entry.request_id),
+        entry.powers,
     )
 
 
@@ -82,6 +83,7 @@ def entry_of(row: asyncpg.Record) -> Entry:
         error=row["error"],
         duration_ms=row["duration_ms"],
         request_id=row["request_id"],
+        powers=row["powers"],
     )
 
 

@@ -37,6 +37,7 @@ COLUMNS = (
     ("error", "text"),
     ("duration_ms", "float8"),
     ("request_id", "text"),
+    ("powers", "jsonb"),
 )
 """What a writer gives of each entry, with its type; chain and seq are the chain's."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. Named here so that a start with nothing to do need not import Alembic."""
 
 VERSION_TABLE = "mcp_schema_version"

@@ -270,6 +270,7 @@ class AuditLogs(Table, table=True):
     error: str | None = _column(Text, null=True)
     duration_ms: float | None = _column(Double, null=True)
     request_id: str | None = _column(Text, null=True)
+    powers: Any = _column(_JSONB, null=True)
     chain: str = _column(Text)
     seq: int = _column(BigInteger)
     prev_hash: bytes | None = _column(LargeBinary, null=True)

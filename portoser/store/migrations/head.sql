@@ -258,3 +258,9 @@ INSERT INTO mcp_keys (name, key)
 
 UPDATE mcp_schema_version SET version_num='0004' WHERE mcp_schema_version.version_num = '0003';
 
+-- Running upgrade 0004 -> 0005
+
+ALTER TABLE mcp_audit_logs ADD COLUMN powers JSONB;
+
+UPDATE mcp_schema_version SET version_num='0005' WHERE mcp_schema_version.version_num = '0004';
+
