@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 from pathlib import Path
 
 import psutil
+
+from portoser.runtime.removal import remove_tree
 
 
 class Scratch:
@@ -25,7 +26,7 @@ class Scratch:
         for left in self._root.iterdir():
             pid = left.name.partition("-")[0]
             if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_tree(left)
         self._own.mkdir(mode=0o700)
 
     def make(self) -> Path:
@@ -41,20 +42,16 @@ class Scratch:
             try:
                 folder.rmdir()
             except OSError:
-                removal = asyncio.get_running_loop().run_in_executor(None, _remove_tree, folder)
+                removal = asyncio.get_running_loop().run_in_executor(None, remove_tree, folder)
                 self._removals.add(removal)
                 removal.add_done_callback(self._removals.discard)
 
     def abandon(self) -> None:
         """Remove everything, where no event loop removes anything. Blocks."""
-        _remove_tree(self._own)
+        remove_tree(self._own)
 
     async def aclose(self) -> None:
         """Remove everything."""
         if self._removals:
             await asyncio.wait(self._removals)
-        await asyncio.to_thread(_remove_tree, self._own)
-
-
-def _remove_tree(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, self._own)
