@@ -32,6 +32,7 @@ from portoser.identity.authenticate import Authenticator
 from portoser.identity.middleware import IdentityMiddleware
 from portoser.identity.tokens import TokenFile
 from portoser.invocation import Invocation
+from portoser.invocation.nonces import SharedNonces
 from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 from portoser.mcp.server import McpServer, build_mcp
 from portoser.powers.host import Powers
@@ -111,6 +112,7 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
             runtime,
             Powers([RegistryPower(settings.registry_path)]),
             audit_writer,
+            SharedNonces(database),
             observe=metrics.observe_call,
         )
         environments = Environments(

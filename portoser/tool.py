@@ -18,13 +18,15 @@ import mimetypes
 from collections.abc import Generator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, Literal, NoReturn, Protocol
 from urllib.parse import quote
 
 __all__ = [
+    "Answer",
     "Audio",
     "Caller",
     "Context",
+    "ElicitError",
     "EmbeddedResource",
     "Image",
     "Power",
@@ -45,6 +47,10 @@ class ToolError(Exception):
 
 class PowerError(ToolError):
     """A power refused or failed. Uncaught, its message reaches the model as a ToolError's does."""
+
+
+class ElicitError(ToolError):
+    """The caller's user could not be asked, or did not answer in time. Uncaught, its message reaches the model."""
 
 
 # Results --------------------------------------------------------------------------------------------------------
@@ -170,6 +176,33 @@ class Caller:
         return f"Caller(subject={self.subject!r}, name={self.name!r}, groups={sorted(self.groups)!r})"
 
 
+class Answer:
+    """What the caller's user answered to a question of ``ctx.elicit``.
+
+    ``action`` is ``accept``, ``decline`` (the user said no) or ``cancel`` (the user left the question alone).
+    ``content`` is what was answered, in the form of the question's schema: a dict, or a value of the Python type that
+    was asked for; None where the question was not accepted. An answer may be awaited, and is then itself.
+    """
+
+    __slots__ = ("action", "content")
+
+    def __init__(self, action: Literal["accept", "decline", "cancel"], content: Any = None) -> None:
+        self.action = action
+        self.content = content
+
+    def __await__(self) -> Generator[Any, None, "Answer"]:
+        yield from ()
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Answer) and (self.action, self.content) == (other.action, other.content)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Answer({self.action!r}, {self.content!r})"
+
+
 class Running(Protocol):
     """The running call, as Portoser's worker puts it into ``wire``."""
 
@@ -187,6 +220,9 @@ class Running(Protocol):
 
     def ask(self, power: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Ask a power, and wait for the answer."""
+
+    def elicit(self, message: str, schema: Any, key: str | None) -> Answer:
+        """Ask the caller's user, and wait for the answer."""
 
 
 class Wire:
@@ -233,7 +269,7 @@ _LOGGING_LEVELS = {"debug": 10, "info": 20, "notice": 20, "warning": 30, "error"
 
 
 class Context:
-    """The running call: logging, progress, who asks. Each function may be awaited or not."""
+    """The running call: logging, progress, who called, questions to its user. Each function may be awaited or not."""
 
     @property
     def caller(self) -> Caller:
@@ -282,6 +318,28 @@ class Context:
         if running is not None:
             running.progress(float(progress), None if total is None else float(total), message)
         return _DONE
+
+    def elicit(self, message: str, schema: Any = None, key: str | None = None) -> Answer:
+        """Ask the caller's user a question, and wait for the answer.
+
+        ``schema`` says what is asked for: ``str``, ``int``, ``float``, ``bool``, a ``Literal`` or an enum of texts, a
+        list of one of those two, a dataclass or a model whose fields are such, or the JSON Schema of a flat object;
+        None where the user only agrees or not. ``key`` names the question within the call, by default its number.
+
+        Newer clients let the function run again, from the top, with the answers that they have by then: so ask before
+        you change anything, and ask the same questions in the same order, or give them keys.
+
+        Raises:
+            ElicitError: this caller's client cannot ask its user, nobody answered in time, or MCP has no form for
+                the schema.
+        """
+        running = wire.running
+        if running is None:
+            raise ElicitError(
+                "ctx.elicit() is answered by Portoser, while it runs a call of the tool. In a test, replace "
+                "`ctx.elicit` by a fake that returns an Answer: lambda *_: Answer('accept', …)."
+            )
+        return running.elicit(message, schema, key)
 
 
 class _Awaited:

@@ -20,6 +20,8 @@ from portoser.catalog.policy import Policy
 from portoser.catalog.revision import Revision, SourceFile
 from portoser.catalog.tool import GIT, Provenance, RegisteredTool
 from portoser.invocation import CallResult, Invocation
+from portoser.invocation.asks import Later
+from portoser.invocation.nonces import OwnNonces
 from portoser.powers.host import Powers
 from portoser.powers.registry import RegistryPower
 from portoser.registry.access import Access
@@ -28,6 +30,8 @@ from portoser.runtime.environments.environments import Environments
 from portoser.runtime.runtime import Runtime
 from portoser.runtime.types import Events
 from sync.manifest import DeclaredTool, Reading
+
+NO_ANSWERS = Later()
 
 
 class Workshop:
@@ -53,7 +57,9 @@ class Workshop:
         self._invocation = None
         if runtime is not None:
             powers = Powers([RegistryPower(registry)])
-            self._invocation = Invocation(self._shelf, self._access, self._shelf, runtime, powers, _Unrecorded())
+            self._invocation = Invocation(
+                self._shelf, self._access, self._shelf, runtime, powers, _Unrecorded(), OwnNonces()
+            )
         self.checked: Checked | None = None
 
     @property
@@ -103,11 +109,15 @@ class Workshop:
         *,
         events: Events | None = None,
         confirmed: bool = False,
+        answers: Later = NO_ANSWERS,
     ) -> CallResult | None:
-        """Call a tool as a server would; None where nothing can be called here."""
+        """Call a tool as a server would; None where nothing can be called here.
+
+        ``answers`` answer what an earlier call asked.
+        """
         if self._invocation is None:
             return None
-        return await self._invocation.invoke(name, arguments, caller, events=events, confirmed=confirmed)
+        return await self._invocation.invoke(name, arguments, caller, events=events, confirmed=confirmed, asks=answers)
 
 
 class _Shelf:

@@ -4,12 +4,18 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from portoser.audit.entry import Entry, Event, Outcome
 from portoser.audit.redaction import Redactor, Taint
 from portoser.catalog.caller import Caller
 from portoser.catalog.tool import RegisteredTool
+from portoser.invocation.asks import Refused
 from portoser.invocation.result import CallResult
 from portoser.invocation.told import new_id
+
+ANSWERS = "$answers"
+"""Beside a call's arguments in the log: what its user answered. No argument of a Python function is called so."""
 
 _LONGEST_NAME = 200
 
@@ -18,8 +24,8 @@ class Attempt:
     """One call on its way, and what is known of it so far."""
 
     __slots__ = (
-        "_at", "_began", "arguments", "caller", "duration_ms", "has_intent", "id", "is_told", "name", "outcome",
-        "reason", "redactor", "request_id", "taint", "tool",
+        "_at", "_began", "answers", "arguments", "caller", "duration_ms", "has_intent", "id", "is_told", "name",
+        "outcome", "reason", "redactor", "request_id", "taint", "tool",
     )  # fmt: skip
 
     def __init__(self, name: str, caller: Caller, request_id: str | None, redactor: Redactor) -> None:
@@ -33,6 +39,8 @@ class Attempt:
         self.taint = Taint()
         self.tool: RegisteredTool | None = None
         self.arguments: Any = None
+        self.answers: dict[str, Any] = {}
+        """What its user answered, by question, as the log may hold it."""
         self.has_intent = False
         self.is_told = False
         self.outcome = Outcome.ERROR
@@ -76,7 +84,7 @@ class Attempt:
             commit=None if tool is None else tool.provenance.commit,
             path=None if tool is None else tool.provenance.path,
             owner=None if tool is None else tool.owner,
-            arguments=self.arguments,
+            arguments=self._told_arguments(),
             result=result,
             result_digest=result_digest,
             reason=self.reason,
@@ -85,10 +93,27 @@ class Attempt:
             request_id=self.request_id,
         )
 
+    def _told_arguments(self) -> Any:
+        if not self.answers:
+            return self.arguments
+        told = self.arguments if isinstance(self.arguments, dict) else {"…": self.arguments}
+        return {**told, ANSWERS: dict(self.answers)}
+
+    def asked(self, message: str, reason: str) -> Entry:
+        """What the log is told of a question that is asked while the call waits; the call has an entry of its own."""
+        entry = self.entry(message, outcome=Outcome.INPUT_REQUIRED)
+        return msgspec.structs.replace(entry, id=new_id(), at=datetime.now(UTC), reason=reason)
+
     def refused(self, outcome: Outcome, reason: str, message: str) -> CallResult:
         """The answer to a call that has no result to show."""
         self.end(outcome, reason)
         return self.result(outcome, message=message)
+
+    def held_up(self, refused: Refused) -> CallResult:
+        """The answer to a call that does not run, or not yet."""
+        self.end(refused.outcome, refused.reason)
+        told = self.result(refused.outcome, message=str(refused))
+        return msgspec.structs.replace(told, questions=refused.questions, state=refused.state)
 
     def result(
         self,
@@ -100,7 +125,8 @@ class Attempt:
         logs: str = "",
     ) -> CallResult:
         """What the caller is answered."""
-        known = self.tool if outcome is not Outcome.DENIED else None  # who may not call it is told no more of it
+        is_foreign = outcome is Outcome.DENIED and self.reason != "declined"
+        known = None if is_foreign else self.tool  # who may not call it is told no more of it
         return CallResult(
             outcome=outcome,
             reason=self.reason,

@@ -14,11 +14,14 @@ from portoser.audit.redaction import Redactor
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import NotFound, Unavailable
 from portoser.catalog.tool import RegisteredTool
+from portoser.invocation.asking import ANSWER_SECONDS, Asking, Questions
+from portoser.invocation.asks import Asks, Later, Refused
 from portoser.invocation.attempt import Attempt
 from portoser.invocation.confirm import question
-from portoser.invocation.lent import Files, Tainting
+from portoser.invocation.lent import AskingPowers, Files, Tainting
 from portoser.invocation.limits import Concurrency, RateLimiter
 from portoser.invocation.needs import Code, Recorder, Registered
+from portoser.invocation.nonces import Nonces
 from portoser.invocation.prepared import Prepared, PreparedRevisions
 from portoser.invocation.result import CallResult
 from portoser.invocation.told import told_of
@@ -33,11 +36,16 @@ log = structlog.get_logger(__name__)
 _LARGE = 256 * 1024
 """From so many characters on, a result is looked through in a thread, so that other calls go on."""
 
+_WITHOUT_ANSWERS = Later()
+
 _UNRECORDED = "The call cannot be recorded in the audit log right now, so {what}. Try again in a moment."
 
 
 class Invocation:
-    """Runs tools. ``observe`` is told the outcome of each call and how long it took, in seconds."""
+    """Runs tools. ``observe`` is told the outcome of each call and how long it took, in seconds.
+
+    ``answer_seconds`` is how long a person has to answer what a tool asks.
+    """
 
     def __init__(
         self,
@@ -47,7 +55,9 @@ class Invocation:
         runtime: Runtime,
         powers: Powers,
         audit: Recorder,
+        nonces: Nonces,
         *,
+        answer_seconds: float = ANSWER_SECONDS,
         observe: Callable[[Outcome, float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,6 +67,7 @@ class Invocation:
         self._runtime = runtime
         self._powers = powers
         self._audit = audit
+        self._questions = Questions(nonces, audit.note, seconds=answer_seconds)
         self._observe = observe
         self._rates = RateLimiter(clock=clock)
         self._concurrency = Concurrency()
@@ -72,15 +83,19 @@ class Invocation:
         request_id: str | None = None,
         events: Events | None = None,
         confirmed: bool = False,
+        asks: Asks = _WITHOUT_ANSWERS,
     ) -> CallResult:
         """Call a tool for a caller. Whatever the caller did wrong is an outcome, not an exception.
 
-        ``confirmed`` says that the caller's user was asked, and agreed. Cancelling the awaiting task ends the call,
-        which is recorded as cancelled first.
+        ``asks`` is how the caller's user can be asked, and holds the answers to what an earlier call asked;
+        ``confirmed`` says that the user agreed to the manifest's question already. Cancelling the awaiting task ends
+        the call, which is recorded as cancelled first.
         """
         attempt = Attempt(name, caller, request_id, self._plain_redactor)
         try:
-            return await self._attempt(attempt, arguments, events, confirmed=confirmed)
+            return await self._attempt(attempt, arguments, events, asks, confirmed=confirmed)
+        except Refused as refused:
+            return await self._hold_up(attempt, refused)
         except asyncio.CancelledError:
             if not attempt.is_told:
                 if not attempt.has_ended:
@@ -97,7 +112,7 @@ class Invocation:
                 self._observe(attempt.outcome, attempt.seconds())
 
     async def _attempt(
-        self, attempt: Attempt, arguments: dict[str, Any], events: Events | None, *, confirmed: bool
+        self, attempt: Attempt, arguments: dict[str, Any], events: Events | None, asks: Asks, *, confirmed: bool
     ) -> CallResult:
         snapshot = self._follower.snapshot
         served = snapshot.tools.get(attempt.name)
@@ -117,13 +132,13 @@ class Invocation:
         problems = prepared.validator.problems(arguments)
         if problems:
             return await self._refuse(attempt, Outcome.INVALID, "invalid_arguments", " ".join(problems))
-        if tool.revision.confirm is not None and not confirmed:
+        asking = await self._questions.resumed(asks, attempt, tool, prepared, arguments, confirmed=confirmed)
+        if tool.revision.confirm is not None and not asking.is_confirmed:
             wait = self._wait(attempt, tool, count=False)
             if wait:
                 return await self._refuse_rate(attempt, tool, wait)
-            asked = question(tool.revision.confirm, arguments, shown, prepared.defaults)
-            return await self._refuse(attempt, Outcome.INPUT_REQUIRED, "confirmation_required", asked)
-        return await self._run(attempt, tool, prepared, arguments, events)
+            await asking.confirm(question(tool.revision.confirm, arguments, shown, prepared.defaults))
+        return await self._run(attempt, tool, prepared, arguments, events, asking)
 
     async def _run(
         self,
@@ -132,19 +147,21 @@ class Invocation:
         prepared: Prepared,
         arguments: dict[str, Any],
         events: Events | None,
+        asking: Asking,
     ) -> CallResult:
         limits = tool.revision.limits
         if not self._concurrency.enter(tool.name, limits.concurrency):
             message = f"{tool.name} runs {limits.concurrency} times at once already, and may not more. Try again later."
             return await self._refuse(attempt, Outcome.ERROR, "concurrency", message)
         try:
-            wait = self._wait(attempt, tool, count=True)
+            wait = 0.0 if asking.has_run else self._wait(attempt, tool, count=True)
             if wait:
                 return await self._refuse_rate(attempt, tool, wait)
+            await asking.spend()
             refusal = await self._begin(attempt)
             if refusal is not None:
                 return refusal
-            return await self._execute(attempt, tool, prepared, arguments, events)
+            return await self._execute(attempt, tool, prepared, arguments, events, asking)
         finally:
             self._concurrency.leave(tool.name)
 
@@ -180,18 +197,31 @@ class Invocation:
         prepared: Prepared,
         arguments: dict[str, Any],
         events: Events | None,
+        asking: Asking,
     ) -> CallResult:
         call = Call(id=attempt.id, arguments=arguments, caller=attempt.caller, request_id=attempt.request_id)
-        powers: PowerHost = self._powers.for_call(
-            PowerContext(tool=tool.name, owner=tool.owner, uses=tool.revision.uses, caller=attempt.caller)
+        lent = self._powers.for_call(
+            PowerContext(
+                tool=tool.name,
+                owner=tool.owner,
+                uses=tool.revision.uses,
+                caller=attempt.caller,
+                held_back=asking.held_back,
+            )
         )
+        asking.has_written = lambda: lent.has_written
+        powers: PowerHost = lent
         if prepared.lends_secrets:
             powers = Tainting(powers, attempt.taint)
+        powers = AskingPowers(powers, asking)
         files = Files(self._code, prepared.program.digest)
         try:
             execution = await self._runtime.execute(prepared.program, files, call, events=events, powers=powers)
         except (Unavailable, NotFound) as error:
             return await self._refuse(attempt, Outcome.ERROR, "unavailable" if files.failed else "busy", str(error))
+        if asking.pending is not None and execution.outcome in ("ok", "error"):
+            # Whatever became of the run since it asked: it counts from the top, with the answer.
+            return await self._hold_up(attempt, await asking.required())
         return await self._answer(attempt, prepared, execution)
 
     async def _answer(self, attempt: Attempt, prepared: Prepared, execution: Execution) -> CallResult:
@@ -216,6 +246,12 @@ class Invocation:
         return attempt.result(
             outcome, message=message, content=execution.content, structured=execution.structured, logs=logs
         )
+
+    async def _hold_up(self, attempt: Attempt, refused: Refused) -> CallResult:
+        """Record and tell what is asked before the tool runs, or why an answer does not let it run."""
+        told = attempt.held_up(refused)
+        await self._record(attempt, str(refused))
+        return told
 
     async def _refuse(self, attempt: Attempt, outcome: Outcome, reason: str, message: str) -> CallResult:
         """Record and tell what kept the tool from running. Nothing ran: it is told even where it is recorded later."""

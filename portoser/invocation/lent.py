@@ -5,6 +5,8 @@ from typing import Any
 from portoser.audit.redaction import Taint
 from portoser.catalog.errors import NotFound, Unavailable
 from portoser.catalog.revision import SourceFile
+from portoser.invocation.asking import Asking
+from portoser.invocation.asks import CannotAsk
 from portoser.invocation.needs import Code
 from portoser.runtime.types import PowerHost
 
@@ -41,3 +43,19 @@ class Tainting:
         if power == "vault":
             self._taint.add(given)
         return given
+
+
+class AskingPowers:
+    """Powers, with `ctx` among them: the power to ask."""
+
+    def __init__(self, powers: PowerHost, asking: Asking) -> None:
+        self._powers = powers
+        self._asking = asking
+
+    async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Ask the power, or the caller's user."""
+        if power != "ctx":
+            return await self._powers.call(power, method, args, kwargs)
+        if method != "elicit":
+            raise CannotAsk(f"ctx.{method[:64]}() does not exist.")
+        return await self._asking.elicit(args, kwargs)

@@ -23,10 +23,14 @@ from starlette.requests import Request
 from portoser.audit.entry import Outcome
 from portoser.catalog.caller import Caller
 from portoser.invocation import CallResult, Invocation
+from portoser.mcp.asking import asks_of, wire_questions
 from portoser.mcp.callers import current_caller
 
 ACCESS_REASONS: Final = frozenset({"unknown_tool", "group_disabled", "client_not_allowed", "narrowed", "forbidden"})
 """Why a call was refused before it was one; to a client these are errors of the request, not of the tool."""
+
+STATE_REASONS: Final = frozenset({"invalid_state", "expired_state", "spent_state", "invalid_answer"})
+"""Why the answers to a tool's questions were refused; these are errors of the request, too."""
 
 _LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 _LEVEL_KEY: Final = "portoser.log_level"
@@ -60,7 +64,11 @@ class Calls:
         events = CallEvents(ctx.session, ctx.request_id, levels=_wanted_levels(ctx), spawn=self._spawn)
         try:
             result = await self._invocation.invoke(
-                params.name, params.arguments or {}, _calling(ctx, current_caller()), events=events
+                params.name,
+                params.arguments or {},
+                _calling(ctx, current_caller()),
+                events=events,
+                asks=asks_of(ctx, params),
             )
             await events.flush()
         finally:
@@ -176,23 +184,19 @@ def wire_result(result: CallResult) -> dict[str, Any]:
     """The wire form of a call's outcome.
 
     Raises:
-        MCPError: the call was refused for who made it.
+        MCPError: the call was refused for who made it, or for a state that did not come from here.
     """
-    if result.reason in ACCESS_REASONS:
+    if result.reason in ACCESS_REASONS or result.reason in STATE_REASONS:
         raise MCPError(
             INVALID_PARAMS,
             result.message or f"The tool {result.tool!r} cannot be called.",
             {"tool": result.tool, "reason": result.reason},
         )
+    if result.outcome is Outcome.INPUT_REQUIRED:
+        return wire_questions(result)
     content = result.content
     if not content and result.message:
-        message = result.message
-        if result.outcome is Outcome.INPUT_REQUIRED:
-            message = (
-                f"This tool asks a person before it runs: {message!r} This server cannot ask over MCP yet; "
-                'the person can run it by REST with "confirmed": true, or by `portoser call --yes`.'
-            )
-        content = [{"type": "text", "text": message}]
+        content = [{"type": "text", "text": result.message}]
     wire: dict[str, Any] = {"content": content, "isError": result.is_error, "resultType": "complete"}
     if result.structured is not None:
         wire["structuredContent"] = result.structured

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portoser.catalog.caller import Caller
 from portoser.identity.middleware import caller_of
+from portoser.mcp.asking import LEFT
 from portoser.mcp.bodies import BoundedBodies
 from portoser.mcp.callers import acting_as, bind_session_owner
 from portoser.mcp.credentials import OpenStreams
@@ -73,7 +74,11 @@ class StreamableHttp:
             if _stands_open(scope):
                 await self._bounded(app, caller, scope, receive, send)
             else:
-                await _answered(app, scope, receive, _Once(send))
+                scope[LEFT] = left = anyio.Event()
+                try:
+                    await _answered(app, scope, receive, _Once(send))
+                finally:
+                    left.set()
 
     async def _bounded(self, app: ASGIApp, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         started = finished = False

@@ -18,12 +18,15 @@ from mcp_types import CallToolResult
 from pydantic import PrivateAttr
 
 from portoser.invocation import Invocation
+from portoser.invocation.asks import Nobody
 from portoser.mcp.callers import current_caller
 from portoser.mcp.calls import wire_result
 from portoser.mcp.listing import annotations_of, title_of
 from portoser.registry.access import Access
 from portoser.registry.follower import Follower
 from portoser.registry.snapshot import ServedTool
+
+_NOBODY = Nobody("FastMCP's own interface cannot ask the user; an MCP client can.")
 
 
 class SnapshotTool(Tool):
@@ -52,7 +55,7 @@ class SnapshotTool(Tool):
         Raises:
             ToolError: the caller may not call it.
         """
-        result = await self._invocation.invoke(self.name, arguments, current_caller())
+        result = await self._invocation.invoke(self.name, arguments, current_caller(), asks=_NOBODY)
         try:
             return ToolResult.from_mcp_result(CallToolResult.model_validate(wire_result(result), by_name=False))
         except MCPError as refused:

@@ -9,6 +9,7 @@ import msgspec
 from fastmcp import FastMCP
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.server import Server
+from mcp.server.request_state import RequestStateBoundary
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -152,6 +153,8 @@ def build_mcp(
     server.add_request_handler("logging/setLevel", SetLevelRequestParams, calls.set_level)
     server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, listen)
     server.add_notification_handler("notifications/initialized", NotificationParams, subscribers.initialized)
+    # Invocation signs the states of calls that ask, for all transports and replicas, and takes each once.
+    server.middleware[:] = [each for each in server.middleware if not isinstance(each, RequestStateBoundary)]
     server.middleware += [_only_what_is_served, SessionCallers(subscribers), PageCache(listing)]
 
     open_streams = OpenStreams(tokens, expiry_grace=expiry_grace, look_seconds=look_seconds)

@@ -25,6 +25,10 @@ class Standing(NamedTuple):
     refusal: str | None = None
 
 
+def _nothing() -> None:
+    return None
+
+
 class PowerContext(msgspec.Struct, frozen=True, kw_only=True):
     """For whom a power is asked: the tool, its owner, what its manifest says it uses, and the caller of the call.
 
@@ -36,6 +40,8 @@ class PowerContext(msgspec.Struct, frozen=True, kw_only=True):
     uses: Mapping[str, Sequence[str]] = msgspec.field(default_factory=dict)
     caller: Caller
     standing: Callable[[], Standing] = Standing
+    held_back: Callable[[], str | None] = _nothing
+    """Asked before something is changed: why that may not be now, where a person is to be asked first."""
 
 
 class Use:

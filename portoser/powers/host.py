@@ -79,6 +79,9 @@ class CallPowers:
         refusal = self._context.standing().refusal
         if refusal is not None:
             raise PowerRefused(f"What this call may do has been taken back since it began. {refusal}")
+        held_back = self._context.held_back() if asked.writes(method) else None
+        if held_back is not None:
+            raise PowerRefused(held_back)
         return await asked.call(method, args, kwargs, use)
 
     def _count(self, power: str, method: str, use: Use | None, outcome: str, seconds: float) -> None:

@@ -20,6 +20,7 @@ from portoser.catalog.policy import Policy
 from portoser.catalog.revision import Annotations, Revision, SourceFile
 from portoser.catalog.tool import Provenance, RegisteredTool
 from portoser.invocation import Invocation
+from portoser.invocation.nonces import OwnNonces
 from portoser.powers.host import Powers
 from portoser.registry.access import Access
 from portoser.registry.code import CodeCache
@@ -94,6 +95,7 @@ class World:
             cast("Runtime", self),
             Powers([]),
             audit,
+            OwnNonces(),
             observe=lambda outcome, _: self.observed.append(outcome.value),
             clock=lambda: self.now,
         )

@@ -13,6 +13,7 @@ from portoser.audit.redaction import PLACEHOLDER
 from portoser.audit.writer import AuditWriter
 from portoser.catalog.revision import SourceFile
 from portoser.invocation import Invocation
+from portoser.invocation.nonces import OwnNonces
 from portoser.powers.host import Powers
 from portoser.registry.access import Access
 from portoser.registry.code import CodeCache
@@ -48,7 +49,9 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[tuple[World
         return (SourceFile("refund.py", CODE),)
 
     world.files = files  # type: ignore[method-assign]
-    invocation = Invocation(cast("Follower", world), Access(), cast("CodeCache", world), runtime, Powers([]), audit)
+    invocation = Invocation(
+        cast("Follower", world), Access(), cast("CodeCache", world), runtime, Powers([]), audit, OwnNonces()
+    )
     yield world, invocation
     await runtime.aclose()
     await audit.aclose()

@@ -24,6 +24,7 @@ from portoser.identity.authenticate import Authenticator
 from portoser.identity.middleware import IdentityMiddleware
 from portoser.identity.tokens import TokenFile
 from portoser.invocation import CallResult, Invocation
+from portoser.invocation.asks import Asks, Later
 from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 from portoser.mcp.server import McpServer, build_mcp
 from portoser.registry.access import Access
@@ -37,6 +38,8 @@ NUMBERS: JsonSchema = {
     "required": ["a", "b"],
 }
 NOTHING: JsonSchema = {"type": "object", "properties": {}}
+
+_NOT_ASKED = Later()
 
 Body = Callable[[dict[str, Any], Events | None], Awaitable[CallResult]]
 
@@ -106,6 +109,8 @@ class SteeredInvocation:
         self.calls: list[tuple[str, dict[str, Any], Caller]] = []
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.asks: Asks = Later()
+        """How the user of the last call could be asked."""
 
     async def invoke(
         self,
@@ -116,8 +121,10 @@ class SteeredInvocation:
         request_id: str | None = None,
         events: Events | None = None,
         confirmed: bool = False,
+        asks: Asks = _NOT_ASKED,
     ) -> CallResult:
         self.calls.append((name, arguments, caller))
+        self.asks = asks
         decision = self._access.decide(self._follower.snapshot, name, caller)
         if not decision.allowed:
             return answer(name, Outcome.DENIED, reason=decision.reason, message=decision.message)

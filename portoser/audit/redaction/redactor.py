@@ -58,9 +58,11 @@ class Redactor:
         hides = schema is not None and SchemaFields.hide_anything(schema)
         return cls(DeclaredFields(declared), SchemaFields(schema) if schema is not None and hides else None)
 
-    def redact_arguments(self, arguments: Any) -> tuple[Any, Taint]:
-        """The arguments as the audit log may hold them, and the taint of what was hidden. Never raises."""
-        taint = Taint()
+    def redact_arguments(self, arguments: Any, taint: Taint | None = None) -> tuple[Any, Taint]:
+        """The arguments as the audit log may hold them, and the taint of what was hidden, which joins ``taint`` where
+        that is given. Never raises.
+        """
+        taint = taint if taint is not None else Taint()
         try:
             walk = _Walk(self._declared, self._schema, taint)
             redacted = walk.value(arguments, 0, self._schema.root if self._schema else None)

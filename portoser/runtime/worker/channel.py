@@ -8,6 +8,7 @@ from portoser import tool
 from portoser.catalog.volume import msgpack_values
 from portoser.runtime import protocol
 from portoser.runtime.protocol import HEADER, LEVELS, CallFrame, Frame, Log, Progress, Rpc, RpcResult
+from portoser.runtime.worker.asking import answer_of, form_of
 
 _READ = 64 * 1024
 _LONGEST_LOG = 100_000
@@ -130,6 +131,15 @@ class RunningCall:
         if answer.error is not None:
             raise tool.PowerError(answer.error)
         return answer.value
+
+    def elicit(self, message: str, schema: Any, key: str | None) -> tool.Answer:
+        """Ask the caller's user and wait for the answer."""
+        form, read = form_of(schema)
+        try:
+            reply = self.ask("ctx", "elicit", (message, form, key), {})
+        except tool.PowerError as error:
+            raise tool.ElicitError(str(error)) from None
+        return answer_of(reply, read)
 
 
 def _check(encoded: bytearray) -> None:
