@@ -14,6 +14,9 @@ from portoser.catalog.errors import Unavailable
 from portoser.runtime.process import WorkerProcess
 from portoser.runtime.turns import Turns
 
+_LOOK = 10.0
+"""Seconds between two looks at the workers that rest."""
+_RESTLESS = "The worker went on working after its call."
 _LONGEST_ADVICE = 60
 """Seconds after which whoever was turned away may try again, however long the line is."""
 
@@ -164,7 +167,9 @@ class Pool:
             if not workers:
                 del self._by_key[key]
             del self._idle[worker]
-            if worker.alive:
+            if worker.is_restless:
+                worker.kill("cancelled", _RESTLESS)
+            elif worker.alive:
                 return worker
         return None
 
@@ -202,13 +207,16 @@ class Pool:
             self._refill.set()
         if not worker.alive:
             return
-        old = time.monotonic() - worker.born > self._oldest
-        if key is None or old or worker.calls >= self._calls_per_worker:
+        if key is None or self.is_worn_out(worker):
             worker.kill("cancelled", "The worker was retired.")
             return
         self._idle[worker] = Rest(key, time.monotonic())
         self._by_key.setdefault(key, []).append(worker)
         self._make_room(self._busy - 1)  # whose slot is still held
+
+    def is_worn_out(self, worker: WorkerProcess) -> bool:
+        """Whether a worker has run so many calls, or lives so long, that it should have no more."""
+        return worker.calls >= self._calls_per_worker or time.monotonic() - worker.born > self._oldest
 
     async def keep_spares(self) -> None:
         """Refill the spares whenever a call has used one, for ever."""
@@ -235,12 +243,15 @@ class Pool:
                 self._spares[environment] = deque((await self._spawn(environment, True),))
 
     async def retire_unused(self) -> None:
-        """End the workers that nobody has used for long, for ever."""
+        """End the workers that nobody has used for long, and those that work where they should rest, for ever."""
         while True:
-            await asyncio.sleep(self._longest_rest / 10)
+            await asyncio.sleep(min(self._longest_rest / 10, _LOOK))
             long_ago = time.monotonic() - self._longest_rest
-            for worker in [worker for worker, rest in self._idle.items() if rest.since < long_ago]:
-                self._end(worker, "The worker was not used for long.")
+            for worker, rest in list(self._idle.items()):
+                if rest.since < long_ago:
+                    self._end(worker, "The worker was not used for long.")
+                elif worker.is_restless:
+                    self._end(worker, _RESTLESS)
 
 
 def _stopping() -> Unavailable:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,25 +11,15 @@ import msgspec
 import psutil
 import structlog
 
-from portoser.catalog.caller import Caller
 from portoser.catalog.errors import PortoserError, Unavailable
-from portoser.catalog.revision import MIB, Declaration, Isolation, Limits
+from portoser.catalog.revision import MIB, Declaration, Limits
 from portoser.runtime import protocol
 from portoser.runtime.allowance import CEILINGS, Allowance, allowance_of, beyond
+from portoser.runtime.calls import Calls
 from portoser.runtime.environments.folders import Folders
 from portoser.runtime.environments.nurseries import Nurseries
-from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
-from portoser.runtime.pool import Key, Pool
-from portoser.runtime.process import WorkerProcess
-from portoser.runtime.protocol import (
-    CallerView,
-    CallFrame,
-    Describe,
-    Described,
-    Load,
-    ProtocolViolation,
-    Setup,
-)
+from portoser.runtime.pool import Pool
+from portoser.runtime.protocol import Describe, Described
 from portoser.runtime.running import Running, WorkerEnded
 from portoser.runtime.scratch import Scratch
 from portoser.runtime.types import (
@@ -44,16 +33,15 @@ from portoser.runtime.types import (
     Program,
     RuntimeStatus,
 )
+from portoser.runtime.workplace import STOPPING, Workplace
 
 log = structlog.get_logger(__name__)
 
-_UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _DESCRIBE_MEMORY = 512 * MIB
 _DESCRIBE_QUEUE = 100_000
 _DESCRIBE_ZYGOTES = 4
 """Environments at most that declarations are described in at the same time."""
 
-_STOPPING = "The server is stopping."
 _WARM_MEMORY = 12 * MIB
 """What a warm worker holds that it shares with no other."""
 
@@ -117,10 +105,10 @@ class Runtime:
             oldest=oldest_worker,
         )
         self._keepers: list[asyncio.Task[None]] = []
-        self._busy: set[WorkerProcess] = set()
+        self._workplace = Workplace(self._scratch)
+        self._calls = Calls(self._pool, self._callers, self._workplace, ceilings)
         self._described_at = 0.0
         self._has_begun = False
-        self._stopping = False
 
     def begin(self, *, describing: bool = False) -> None:
         """Start the zygote that calls are run from without waiting for it, before there is an event loop.
@@ -191,13 +179,9 @@ class Runtime:
 
     def stop_calls(self) -> None:
         """End the calls that run, as cancelled, and turn away those that wait or come: the server is stopping."""
-        self._stopping = True
         self._pool.turn_away()
         self._describe_pool.turn_away()
-        if self._busy:
-            log.info("calls_stopped", count=len(self._busy))
-        for worker in tuple(self._busy):
-            worker.kill("cancelled", _STOPPING)
+        self._workplace.close()
 
     async def aclose(self) -> None:
         """End every worker and both zygotes; calls that run end as cancelled."""
@@ -249,12 +233,12 @@ class Runtime:
         try:
             worker = await pool.fresh(environment)
             try:
-                with self._describers.using(environment), self._counted(worker):
-                    self._set_up(worker, allowance)
+                with self._describers.using(environment), self._workplace.at_work(worker):
+                    self._workplace.set_up(worker, allowance)
                     answer = await worker.describe(running, frame)
             except WorkerEnded as ended:
-                if self._stopping:
-                    raise Unavailable(_STOPPING) from None  # which says nothing of the code
+                if self._workplace.is_closing:
+                    raise Unavailable(STOPPING) from None  # which says nothing of the code
                 message = f"The file cannot be imported: {ended.message}"
                 raise CodeError(message, path=entry_path, advice=_printed(running)) from None
             finally:
@@ -282,82 +266,8 @@ class Runtime:
     async def execute(
         self, program: Program, files: FilesLoader, call: Call, *, events: Events | None, powers: PowerHost | None
     ) -> Execution:
-        """Run one call, to its one end. ``files`` is asked only where no warm worker holds the program.
-
-        Cancelling the awaiting task kills the call.
-
-        Raises:
-            Unavailable: where as many calls wait as may, or no worker can be started.
-        """
-        running = Running(call.id, allowance_of(program.limits, self._ceilings), events)
-        running.aside, running.back = self._pool.step_aside, self._pool.step_back
-        caller = call.caller
-        try:
-            frame = protocol.encode(CallFrame(call.id, running.nonce, call.arguments, _view(caller), call.request_id))
-        except _UNSENDABLE as error:
-            message = f"Invalid arguments: they cannot be sent to the tool: {error}"
-            return Execution(outcome="error", reason="invalid_arguments", message=message)
-        began = await self._pool.enter((caller.subject, caller.address if caller.is_anonymous else None))
-        try:
-            return await self._execute(program, files, frame, running, caller, powers, began)
-        finally:
-            self._pool.leave(began)
-
-    async def _execute(
-        self,
-        program: Program,
-        files: FilesLoader,
-        frame: bytearray,
-        running: Running,
-        caller: Caller,
-        powers: PowerHost | None,
-        began: float,
-    ) -> Execution:
-        reuse = program.isolation is Isolation.REUSE
-        key = Key(program.digest, caller.subject)
-        worker = self._pool.take(key) if reuse else None
-        load = None
-        if worker is None:
-            load = await _load(program, files, running.allowance)
-            worker = await self._pool.fresh(program.environment)
-        keep = False
-        try:
-            with self._callers.using(program.environment), self._counted(worker):
-                if load is not None:
-                    self._set_up(worker, running.allowance)
-                    worker.send(load)
-                result = await worker.run(running, frame, powers)
-                await check_volume(result)
-            execution = execution_of(result, running, began)
-            keep = reuse and not result.retire
-        except WorkerEnded as ended:
-            execution = execution_that_ended(ended, running, began)
-        except ProtocolViolation as error:
-            message = f"The tool's worker broke the protocol: {error}."
-            execution = execution_that_ended(WorkerEnded("protocol_error", message), running, began)
-        finally:
-            self._pool.give_back(worker, key if keep else None)
-        return execution
-
-    @contextlib.contextmanager
-    def _counted(self, worker: WorkerProcess) -> Iterator[None]:
-        """Have ``stop_calls`` know of the worker; where it came before, the worker ends before it begins."""
-        if self._stopping:
-            worker.kill("cancelled", _STOPPING)
-        self._busy.add(worker)
-        try:
-            yield
-        finally:
-            self._busy.discard(worker)
-
-    def _set_up(self, worker: WorkerProcess, allowance: Allowance) -> None:
-        try:
-            folder = self._scratch.make()
-        except OSError as error:
-            raise Unavailable(f"No worker can be given a folder to work in: {error.strerror}.") from error
-        worker.when_gone(lambda: self._scratch.remove(folder))
-        setup = Setup(str(folder), allowance.memory, allowance.scratch, allowance.files)
-        worker.send(protocol.encode(setup))
+        """Run one call, to its one end; see `Calls.execute`."""
+        return await self._calls.execute(program, files, call, events=events, powers=powers)
 
 
 def warm_workers(workers: int, memory: int) -> int:
@@ -390,11 +300,6 @@ _LAYERS = {
 }
 
 
-async def _load(program: Program, files: FilesLoader, allowance: Allowance) -> bytearray:
-    sources = await files()
-    return protocol.encode(Load(sources, program.entrypoint, program.output_schema, allowance.result, allowance.share))
-
-
 def _describing(allowance: Allowance) -> Allowance:
     """What a description is allowed: the code is imported beside what describes it."""
     memory = max(allowance.memory, _DESCRIBE_MEMORY)
@@ -405,10 +310,6 @@ def _sharing(name: str, limits: Limits, *, is_async: bool) -> tuple[str, ...]:
     if limits.share == 1 or is_async:
         return ()
     return (f"'limits.share' is {limits.share}, but {name} is not async: its calls run one after the other.",)
-
-
-def _view(caller: Caller) -> CallerView:
-    return CallerView(caller.subject, caller.name, sorted(caller.groups))
 
 
 def _printed(running: Running) -> str:

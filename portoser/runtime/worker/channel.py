@@ -33,6 +33,10 @@ class Channel:
         """The descriptor to wait on for ``receive_ready``."""
         return self._sock.fileno()
 
+    def received(self) -> list[Frame]:
+        """The frames that have come already."""
+        return list(iter(self._next, None))
+
     def receive(self) -> Frame:
         """Wait for the next frame.
 
@@ -52,16 +56,16 @@ class Channel:
             Closed: at the end of the channel.
         """
         self._buffer += self._read()
-        return list(iter(self._next, None))
+        return self.received()
 
     def _next(self) -> Frame | None:
         buffer = self._buffer
-        while len(buffer) < HEADER.size:
-            buffer += self._read()
+        if len(buffer) < HEADER.size:
+            return None
         length, kind = HEADER.unpack_from(buffer)
         end = HEADER.size + length
-        while len(buffer) < end:
-            buffer += self._read()
+        if len(buffer) < end:
+            return None
         body = bytes(memoryview(buffer)[HEADER.size : end])
         del buffer[:end]
         frame: Frame = protocol.FROM_SERVER[kind].decode(body)

@@ -21,7 +21,8 @@ import msgspec
 
 from portoser import tool
 from portoser.runtime import confine
-from portoser.runtime.protocol import NIL, CallFrame, Cancel, Printed, Result, Rpc, RpcResult
+from portoser.runtime.protocol import NIL, CallFrame, Cancel, Frame, Printed, Result, Rpc, RpcResult
+from portoser.runtime.worker.asking import answer_of, form_of
 from portoser.runtime.worker.channel import Channel, RunningCall
 from portoser.runtime.worker.hygiene import Hygiene
 
@@ -75,6 +76,20 @@ class SharedCall(RunningCall):
         if threading.get_ident() != self._thread:
             return asyncio.run_coroutine_threadsafe(self._answer(power, method, args, kwargs), self._loop).result()
         return Pending(f"{power}.{method}", self._ask(power, method, args, kwargs))
+
+    def elicit(self, message: str, schema: Any, key: str | None) -> Any:
+        """Ask the caller's user. The answer is to be awaited, as that of a power."""
+        form, read = form_of(schema)
+
+        async def answered() -> tool.Answer:
+            try:
+                return answer_of(await self._ask("ctx", "elicit", (message, form, key), {}), read)
+            except tool.PowerError as error:
+                raise tool.ElicitError(str(error)) from None
+
+        if threading.get_ident() != self._thread:
+            return asyncio.run_coroutine_threadsafe(answered(), self._loop).result()
+        return Pending("ctx.elicit", asyncio.ensure_future(answered()))
 
     async def _answer(self, power: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._ask(power, method, args, kwargs)
@@ -189,17 +204,18 @@ class SharedCalls:
 
     def serve(self) -> NoReturn:
         """Serve the channel. Raises whatever ends it."""
-        self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._loop.add_reader(self._channel.fileno(), self._handle, self._channel.receive_ready)
+        self._loop.call_soon(self._handle, self._channel.received)
         try:
             self._loop.run_forever()
         except SystemExit as error:  # of a task that the tool has made
             os._exit(error.code if isinstance(error.code, int) else 1)
         raise self._end or RuntimeError("the loop was stopped")
 
-    def _readable(self) -> None:
+    def _handle(self, receive: Callable[[], list[Frame]]) -> None:
         confine.memory.open()
         try:
-            for frame in self._channel.receive_ready():
+            for frame in receive():
                 if isinstance(frame, CallFrame):
                     self._begin(frame)
                 elif isinstance(frame, RpcResult) and frame.id in self._calls:
