@@ -48,6 +48,7 @@ def begin(settings: Settings) -> Iterator[Beginning]:
         scratch=settings.data_path / "scratch",
         sandbox=settings.sandbox.value,
         folders=folders,
+        ceilings=settings.ceilings,
     )
     embedded = settings.database_url is None
     postgres = None

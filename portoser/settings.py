@@ -19,7 +19,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from portoser.catalog.allowance import CEILINGS, Allowance, ceilings_of, told_ceilings
 from portoser.catalog.errors import PortoserError
+from portoser.catalog.units import parse_duration
 
 PREFIX = "PORTOSER_"
 FILE = "portoser.toml"
@@ -124,6 +126,11 @@ def _tools(value: Path) -> Path:
     return value.resolve()
 
 
+def _ceilings(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    ceilings_of(value)
+    return value
+
+
 def _existing_file(value: Path) -> Path:
     if not value.is_file():
         raise ValueError(f"there is no file {str(value)!r}.")
@@ -132,6 +139,7 @@ def _existing_file(value: Path) -> Path:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)]
+Ceilings = Annotated[str | dict[str, Any], NoDecode, AfterValidator(_ceilings)]
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
 
 
@@ -192,6 +200,17 @@ class Settings(BaseSettings):
     workers: Annotated[int, BeforeValidator(_count)] = Field(
         default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)),
         description="How many worker processes run tools at the same time; by default two for each CPU, at least 4.",
+    )
+    answer_timeout: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        default="5m",
+        validate_default=True,
+        description="How long a person has to answer what a tool asks, for example 10m; it is no part of the time that "
+        "the tool may take.",
+    )
+    limits: Ceilings = Field(
+        default="",
+        description="The most that a tool may have whatever its `limits` ask for, for example `memory=1GiB, timeout=5m`. "
+        f"What is not named stays as it is: {told_ceilings(CEILINGS)}.",
     )
     trusted_proxies: Networks = Field(
         default=(),
@@ -258,6 +277,11 @@ class Settings(BaseSettings):
             return self.registry
         beside = self.tools.resolve().parent / "registry.yml"
         return beside if beside.is_file() else Path(__file__).parent / "powers" / "registry.example.yml"
+
+    @property
+    def ceilings(self) -> Allowance:
+        """The most that a tool may have."""
+        return ceilings_of(self.limits)
 
     @property
     def data_path(self) -> Path:

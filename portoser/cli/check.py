@@ -128,7 +128,11 @@ async def running(settings: "Settings", purpose: str) -> "AsyncIterator[tuple[Ru
     environments = Environments(folders, LockFiles(folders.root / "sets"), Uv(folders.root / "cache"))
     with tempfile.TemporaryDirectory(prefix=f"portoser-{purpose}-") as scratch:
         runtime = Runtime(
-            workers=settings.workers, scratch=Path(scratch), sandbox=settings.sandbox.value, folders=folders
+            workers=settings.workers,
+            scratch=Path(scratch),
+            sandbox=settings.sandbox.value,
+            folders=folders,
+            ceilings=settings.ceilings,
         )
         await runtime.start()
         try:

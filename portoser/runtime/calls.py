@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from portoser.catalog.allowance import Allowance, allowance_of
 from portoser.catalog.caller import Caller
 from portoser.catalog.revision import Isolation
 from portoser.runtime import protocol
-from portoser.runtime.allowance import Allowance, allowance_of
 from portoser.runtime.environments.nurseries import Nurseries
 from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
 from portoser.runtime.pool import Key, Pool

@@ -4,8 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from portoser.catalog.allowance import Allowance
 from portoser.runtime import protocol
-from portoser.runtime.allowance import Allowance
 from portoser.runtime.clock import Clock
 from portoser.runtime.protocol import Frame
 from portoser.runtime.types import Events

@@ -11,10 +11,10 @@ import msgspec
 import psutil
 import structlog
 
+from portoser.catalog.allowance import CEILINGS, Allowance, allowance_of, beyond
 from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.catalog.revision import MIB, Declaration, Limits
 from portoser.runtime import protocol
-from portoser.runtime.allowance import CEILINGS, Allowance, allowance_of, beyond
 from portoser.runtime.calls import Calls
 from portoser.runtime.environments.folders import Folders
 from portoser.runtime.environments.nurseries import Nurseries

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import structlog
 
+from portoser.catalog.allowance import Allowance
 from portoser.catalog.errors import Unavailable
 from portoser.runtime import protocol
-from portoser.runtime.allowance import Allowance
 from portoser.runtime.process import WorkerProcess
 from portoser.runtime.protocol import Setup
 from portoser.runtime.scratch import Scratch

@@ -1,11 +1,13 @@
 """What a call is allowed: what its tool asks for, within what the operator gives."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
 
 from portoser.catalog.revision import GIB, KIB, MIB, Limits
+from portoser.catalog.units import parse_duration, parse_size
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,45 @@ CEILINGS = Allowance(
 """The most that a tool may have, where the operator says nothing."""
 
 _USUAL = Allowance()
+_TIMES = frozenset(("timeout", "cpu"))
+_COUNTS = frozenset(("files", "powers", "share"))
+
+
+def ceilings_of(told: Mapping[str, object] | str) -> Allowance:
+    """The ceilings that an operator names, as ``memory=1GiB, timeout=5m`` or as a table; the others are the usual ones.
+
+    Raises:
+        ValueError: with a message that says what can be named, and how.
+    """
+    named: dict[str, float] = {}
+    for name, value in _pairs(told):
+        if name not in Allowance.__struct_fields__:
+            known = ", ".join(Allowance.__struct_fields__)
+            raise ValueError(f"{name!r} is not a limit: the limits that can be named are {known}.")
+        named[name] = _read(name, value)
+    return msgspec.structs.replace(CEILINGS, **named)
+
+
+def _pairs(told: Mapping[str, object] | str) -> Iterator[tuple[str, object]]:
+    if not isinstance(told, str):
+        yield from told.items()
+        return
+    for part in filter(None, re.split(r"[,\s]+", told)):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{part!r} is not a limit: write for example memory=1GiB, timeout=5m.")
+        yield name, value
+
+
+def _read(name: str, value: object) -> float:
+    if name in _TIMES:
+        return parse_duration(value)
+    if name not in _COUNTS:
+        return parse_size(value)
+    text = str(value)
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{value!r} is not a number for {name}: write for example {name}=64.")
+    return int(text)
 
 
 def _asked(limits: Limits) -> Iterator[tuple[str, float, float | None]]:
@@ -73,11 +114,17 @@ def beyond(limits: Limits, ceilings: Allowance) -> list[str]:
 
 
 def _shown(name: str, value: float) -> str:
-    if name in ("timeout", "cpu"):
+    if name in _TIMES:
         return f"{value:g} s"
-    if name in ("files", "powers", "share"):
+    if name in _COUNTS:
         return f"{value:g}"
     for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if value >= size:
             return f"{value / size:.4g} {unit}"
     return f"{value:g} B"
+
+
+def told_ceilings(ceilings: Allowance) -> str:
+    """Ceilings in words."""
+    shown = ((name, _shown(name, getattr(ceilings, name))) for name in Allowance.__struct_fields__)
+    return ", ".join(f"{name} {value}" for name, value in shown)
