@@ -208,8 +208,8 @@ def _requires(problems: Problems, node: Node | None) -> tuple[str, ...]:
         if name == "portoser":
             problems.error(item, "Every tool has portoser.", "Take it out; `from portoser.tool import …` works.")
         elif name in taken:
-            both = f'"{taken[name]},{word.strip()[len(name) :]}"'
-            problems.error(item, f"The package {name} stands twice in 'requires'.", f"Write it once, as {both}.")
+            once = f'Write it once, with all of its versions, for example "{name}>=1,<2".'
+            problems.error(item, f"The package {name} stands twice in 'requires'.", once)
         else:
             taken[name] = word.strip()
     if node is not None and len(taken) > requirement.MOST:

@@ -15,7 +15,7 @@ class TinyIndex:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"UV_FIND_LINKS": str(self.folder), "UV_NO_INDEX": "1"}
+        return {"UV_FIND_LINKS": str(self.folder), "PIP_NO_INDEX": "1"}
 
     def add(self, name: str, version: str, *, needs: tuple[str, ...] = (), **modules: str) -> Path:
         """A wheel with these modules; without any, one that is named like the package and knows its version."""

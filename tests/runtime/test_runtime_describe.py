@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
     [
         ("x = 1\ndef tool(:\n    ...", 2, "invalid syntax", ""),
         ("def tool():\n  a\n    b", 3, "unexpected indent", ""),
-        ("x = 1\n\nimport nothing_of_that_name", 3, "nothing_of_that_name", "`requires`"),
+        ("x = 1\n\nimport nothing_of_that_name", 3, "nothing_of_that_name", "in 'requires'"),
         ("x = 1\nraise ValueError('at import')", 2, "ValueError: at import", ""),
         ("x = undefined", 1, "undefined", "ctx, registry"),
         ("import sys\nsys.exit(1)", 2, "exit code 1", "__main__"),

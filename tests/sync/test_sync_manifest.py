@@ -194,11 +194,15 @@ def test_all_problems_of_all_files_are_told_at_once_and_the_good_tool_is_taken()
         ("kind: Tool\nuses: {valt: [a]}", (2, 8), "'uses.valt' is not known", "Did you mean 'vault'?"),
         ("kind: Tool\nuses: {vault: a}", (2, 15), "'uses.vault' cannot be text (a)", 'vault: ["…"]'),
         ("kind: Tool\nrequires: ['git+https://x/y']", (2, 12), "is a URL or a path", "httpx==0.28.1"),
-        ("kind: Tool\nrequires: ['a @ https://x/y.whl']", (2, 12), "takes no URLs", "httpx==0.28.1"),
-        ("kind: Tool\nrequires: ['--index-url=x']", (2, 12), "is an option", "httpx==0.28.1"),
+        ("kind: Tool\nrequires: ['a @ https://x/y.whl']", (2, 12), "it names a URL", "httpx==0.28.1"),
+        ("kind: Tool\nrequires: ['--index-url=x']", (2, 12), "it is an option", "httpx==0.28.1"),
         ("kind: Tool\nrequires: ['./wheel.whl']", (2, 12), "is a URL or a path", "httpx==0.28.1"),
-        ("kind: Tool\nrequires: [httpx==0.28.1]", (2, 1), "cannot install packages yet.", "Leave 'requires' out"),
-        ("kind: Tool\nrequires:\n  - httpx", (2, 1), "cannot install packages yet.", "pydantic and msgspec."),
+        ("kind: Tool\nrequires: ['..']", (2, 12), "is a URL or a path", "httpx==0.28.1"),
+        ("kind: Tool\nrequires: ['two words']", (2, 12), "is no name of a package", "httpx==0.28.1"),
+        ("kind: Tool\nrequires: ['a; os_name==\"nt\"']", (2, 12), "it has a condition", "Leave out what stands"),
+        ("kind: Tool\nrequires: [a, A==1]", (2, 15), "The package a stands twice", "a>=1,<2"),
+        ("kind: Tool\nrequires: [portoser]", (2, 12), "Every tool has portoser.", "Take it out"),
+        (f"kind: Tool\nrequires: {[f'p{n}' for n in range(51)]}", (2, 1), "names 51 packages", "Name only what"),
         ("kind: Tool\nrequires: httpx", (2, 11), "cannot be text (httpx)", "httpx==0.28.1"),
         ("kind: Tool\nconfirm: 'Pay {amonut}?'", (2, 10), "no such argument", "Did you mean 'amount'?"),
         ("kind: Tool\nconfirm: 'Pay {amount.real}?'", (2, 10), "not the name of an argument alone", "{amount}"),
@@ -421,6 +425,20 @@ powers:
     assert found.policy.clients == {"cursor": ("examples", "orders")}
     assert found.policy.powers[0].grants == {"vault": ["orders/*"]}
     assert (found.policy.powers[1].owner, found.policy.powers[1].tools) == ("*", ("*",))
+
+
+def test_a_rule_that_grants_packages_names_them_without_versions() -> None:
+    found = reading(policy_yaml='kind: Policy\npowers:\n  - {requires: ["httpx==0.28.1", "types-*"]}\n')
+    problem = only_error(found)
+    assert (problem.path, problem.line) == ("policy.yaml", 3)
+    assert "by name, not 'httpx==0.28.1'" in problem.message
+
+
+def test_packages_are_taken_as_they_are_written() -> None:
+    text = 'kind: Tool\nrequires: ["httpx==0.28.1", "Types.PyYAML", "pydantic[email] >= 2, < 3"]'
+    [tool] = reading(refund_yaml=text, refund_py="def refund(): ...\n").tools
+    assert tool.declaration.requires == ("httpx==0.28.1", "Types.PyYAML", "pydantic[email] >= 2, < 3")
+    assert tool.requires_place == (2, 1)
 
 
 @pytest.mark.parametrize(

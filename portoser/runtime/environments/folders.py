@@ -108,7 +108,9 @@ class Folders:
         except OSError as error:
             raise _unusable(self.root, error) from error
         try:
-            await _alone(descriptor)
+            if not await self._alone(descriptor, digest):
+                os.close(descriptor)
+                return self._held[digest][0]
             if not (self.root / name / _MARKER).is_file():
                 await self._make(lock, name, install)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -121,6 +123,21 @@ class Folders:
         self._held[digest] = self.root / name / PACKAGES, descriptor
         self.missing.discard(digest)
         return self.root / name / PACKAGES
+
+    async def _alone(self, descriptor: int, digest: str) -> bool:
+        """Wait until nobody else has the lock, and take it; False where somebody else has made the folder meanwhile."""
+        until = time.monotonic() + _SECONDS_FOR_ANOTHER
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self.find(digest) is not None:
+                    return False
+                if time.monotonic() > until:
+                    raise Unavailable("Another server installs the same packages for very long.") from None
+                await asyncio.sleep(_PAUSE)
+            else:
+                return True
 
     async def _make(self, lock: Lock, name: str, install: Callable[[Path], Awaitable[None]]) -> None:
         aside = self.root / f".making-{name}"
@@ -207,20 +224,6 @@ def environment_id(lock: str) -> str:
 
 def _unusable(root: Path, error: OSError) -> Unavailable:
     return Unavailable(f"Packages cannot be kept in {root}: {error.strerror}.", retry_after=30)
-
-
-async def _alone(descriptor: int) -> None:
-    """Wait until nobody else has the lock, and take it."""
-    until = time.monotonic() + _SECONDS_FOR_ANOTHER
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise Unavailable("Another server installs the same packages for very long.") from None
-            await asyncio.sleep(_PAUSE)
-        else:
-            return
 
 
 def _close(folder: Path) -> int:

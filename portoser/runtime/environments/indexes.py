@@ -8,7 +8,7 @@ has configured Portoser.
 import configparser
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 _TAKEN = frozenset(
@@ -26,7 +26,6 @@ _TAKEN = frozenset(
         "UV_INSECURE_HOST",
         "UV_KEYRING_PROVIDER",
         "UV_NATIVE_TLS",
-        "UV_NO_INDEX",
         "UV_OFFLINE",
         "UV_PRERELEASE",
         "UV_SYSTEM_CERTS",
@@ -49,15 +48,16 @@ _OF_PIP = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_EXTRA_INDEX_URL",
     "find-links": "UV_FIND_LINKS",
-    "no-index": "UV_NO_INDEX",
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
     "proxy": "ALL_PROXY",
 }
 """pip's options, and the variables by which uv is told the same."""
 
-_WHERE = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_NO_INDEX", "UV_CONFIG_FILE")
+_WHERE = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")
 """Who has said one of these has told uv where to look, and pip's words do not count for that."""
+
+_YES = frozenset(("1", "on", "true", "yes"))
 
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/\s@'\"`]+@")
 
@@ -73,16 +73,19 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     knows_where = any(name in told for name in _WHERE) or config_file(environ) is not None
     for option, value in _pip_options(environ).items():
         variable = _OF_PIP[option]
-        if variable in told or (knows_where and option in {"index-url", "no-index"}):
+        if variable in told or (knows_where and option == "index-url"):
             continue
-        if option == "no-index":
-            if value.lower() in {"1", "true", "yes", "on"}:
-                taken[variable] = "true"
-        elif option == "find-links":
+        if option == "find-links":
             taken[variable] = ",".join(value.split())  # uv's form of a list
         else:
             taken[variable] = " ".join(value.split())
     return taken
+
+
+def options(environ: Mapping[str, str]) -> list[str]:
+    """The options of uv for what it takes from no variable: to look in no index, but where wheels lie."""
+    said = environ.get("PIP_NO_INDEX") or _in_files(environ, ("no-index",)).get("no-index", "")
+    return ["--no-index"] if said.lower() in _YES else []
 
 
 def config_file(environ: Mapping[str, str]) -> Path | None:
@@ -96,7 +99,16 @@ def config_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def _pip_options(environ: Mapping[str, str]) -> dict[str, str]:
-    options: dict[str, str] = {}
+    options = _in_files(environ, _OF_PIP)
+    for option in _OF_PIP:
+        value = environ.get("PIP_" + option.upper().replace("-", "_"))
+        if value:
+            options[option] = value
+    return options
+
+
+def _in_files(environ: Mapping[str, str], known: Container[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for path in _pip_files(environ):
         parser = configparser.RawConfigParser()
         try:
@@ -105,12 +117,8 @@ def _pip_options(environ: Mapping[str, str]) -> dict[str, str]:
             continue  # pip says so itself to whoever uses it
         for section in ("global", "install"):
             if parser.has_section(section):
-                options |= {name: value for name, value in parser.items(section) if name in _OF_PIP and value.strip()}
-    for option in _OF_PIP:
-        value = environ.get("PIP_" + option.upper().replace("-", "_"))
-        if value:
-            options[option] = value
-    return options
+                found |= {name: value for name, value in parser.items(section) if name in known and value.strip()}
+    return found
 
 
 def _pip_files(environ: Mapping[str, str]) -> Iterator[Path]:

@@ -140,6 +140,7 @@ class Uv:
         command = [
             *(binary(), *arguments, "--only-binary", ":all:"),
             *("--python", sys.executable, "--color", "never", "--no-progress"),
+            *indexes.options(self._operator),
             *(("--config-file", str(config)) if config is not None else ("--no-config",)),
         ]
         log.debug("environment.uv", doing=doing)

@@ -115,9 +115,8 @@ def _import_problem(error: BaseException, library: Library, frame: Describe) -> 
     advice = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         advice = (
-            "Tools can import the standard library, pydantic, msgspec and their own files, "
-            f"here {', '.join(sorted(library.paths))}; name a missing one in 'files'. "
-            "This server cannot install packages yet, so `requires` does not help."
+            "Tools can import the standard library, pydantic, msgspec, the packages that they name in 'requires' "
+            f"and their own files, here {', '.join(sorted(library.paths))}; name a missing one in 'files'."
         )
     elif "partially initialized module" in str(error):
         advice = (
