@@ -37,7 +37,7 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
 	@touch $@
 
 serve: $(VENV)/.serve
-	PORTOSER_SANDBOX=off exec $(BIN)/python -m portoser serve
+	exec $(BIN)/python -m portoser serve
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)

@@ -155,7 +155,6 @@ async def portoser(
         "PORTOSER_DATA": str(data),
         "PORTOSER_HOST": "127.0.0.1",
         "PORTOSER_PORT": str(port),
-        "PORTOSER_SANDBOX": "off",
     }
     if tokens is not None:
         environment["PORTOSER_TOKENS"] = str(tokens)

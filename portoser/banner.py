@@ -26,6 +26,10 @@ def banner(settings: Settings, services: Services, url: str) -> str:
         lines.append(
             "  SANDBOX IS OFF: tools run in processes of their own, but with this user's rights on this machine"
         )
+    else:
+        off = [name for name, state in services.runtime.status().layers.items() if state.startswith("off")]
+        without = f", without {', '.join(off)}: `portoser doctor` says why" if off else ""
+        lines.insert(5, f"  sandbox          strict{without}")
     return "\n".join(lines)
 
 

@@ -194,8 +194,8 @@ class Settings(BaseSettings):
     )
     sandbox: Annotated[Sandbox, BeforeValidator(_lower)] = Field(
         default=Sandbox.STRICT,
-        description="`strict` refuses to run tools where they cannot be isolated; "
-        "`off` says that you trust every tool's code like your own.",
+        description="`strict` isolates tools from the machine and from each other, and runs none where that cannot be "
+        "had; `off` says that you trust every tool's code like your own.",
     )
     workers: Annotated[int, BeforeValidator(_count)] = Field(
         default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)),

@@ -124,9 +124,7 @@ def serving(home: Path, dsn: str, holders: tuple[Holder, ...] = (), **flags: Any
         flags["tokens"] = home / "tokens.yml"
     for name in [name for name in os.environ if name.startswith("PORTOSER_")]:
         del os.environ[name]
-    settings = load_settings(
-        tools=home / "tools.d", data=home / "data", database_url=dsn, sandbox="off", workers=4, port=0, **flags
-    )
+    settings = load_settings(tools=home / "tools.d", data=home / "data", database_url=dsn, workers=4, port=0, **flags)
     server = LiveServer(home)
     thread = threading.Thread(target=_run, args=(server, settings), daemon=True)
     thread.start()

@@ -50,6 +50,7 @@ CEILINGS = Allowance(
 """The most that a tool may have, where the operator says nothing."""
 
 _USUAL = Allowance()
+USUAL_SCRATCH = _USUAL.scratch
 _TIMES = frozenset(("timeout", "cpu"))
 _COUNTS = frozenset(("files", "powers", "share"))
 

@@ -116,13 +116,12 @@ def _tools_folder() -> Path:
 
 def _accepting() -> str:
     """What has to stand before a command that runs tools, so that it works on this machine."""
-    from portoser.runtime.runtime import Runtime
+    from portoser.runtime.isolation.layers import probe
 
     asked = _setting("sandbox", "PORTOSER_SANDBOX") or "strict"
     if asked.strip().lower() == "off":
         return ""
-    layers = Runtime(workers=1, scratch=Path(), sandbox="strict").status().layers
-    return "" if all(state.startswith("on") for state in layers.values()) else "PORTOSER_SANDBOX=off "
+    return "" if probe().refusal is None else "PORTOSER_SANDBOX=off "
 
 
 def _setting(name: str, variable: str) -> str | None:

@@ -184,21 +184,25 @@ async def _postgres(url: str, variable: str) -> Finding:
 
 
 def _sandbox(settings: "Settings") -> Finding:
-    from portoser.runtime.runtime import Runtime
+    from portoser.runtime.isolation.layers import Name, probe
 
-    runtime = Runtime(workers=1, scratch=settings.data_path / "scratch", sandbox=settings.sandbox.value)
-    layers = runtime.status().layers
-    missing = [name for name, state in layers.items() if not state.startswith("on")]
-    held = [name for name in layers if name not in missing]
-    message = f"{settings.sandbox.value}; holds: {', '.join(held) or 'nothing'}"
+    layers = probe()
+    held = [name for name, layer in layers.found.items() if layer.holds]
+    missing = [f"{name} ({layer.why})" for name, layer in layers.found.items() if not layer.holds]
+    message = f"{settings.sandbox.value}; this machine can: {', '.join(held) or 'nothing'}"
     if missing:
-        message += f"; missing: {', '.join(missing)}"
+        message += f"; not: {', '.join(missing)}"
+    refusal = layers.refusal
     if settings.sandbox.value == "off":
-        return Finding("sandbox", None, message, "Serve only code that you would run yourself.")
-    if missing:
-        step = "PORTOSER_SANDBOX=off runs tools all the same, with your user's rights."
+        step = "Unset PORTOSER_SANDBOX: tools are isolated then." if refusal is None else layers.remedy
+        return Finding("sandbox", None, message, f"Tools run with your user's rights. {step}")
+    if refusal is not None:
+        step = f"{layers.remedy} Or PORTOSER_SANDBOX=off runs tools all the same, with your user's rights."
         return Finding("sandbox", False, message, step)
-    return Finding("sandbox", True, message)
+    weak = not (layers.holds(Name.NAMESPACES) and layers.holds(Name.LANDLOCK))
+    return Finding(
+        "sandbox", None if weak else True, message, "Tools are run; a layer more would be safer." if weak else ""
+    )
 
 
 def _clock(settings: "Settings") -> Finding:

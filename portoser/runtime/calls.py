@@ -139,7 +139,7 @@ class Calls:
         if worker is not None:
             return worker, None
         load = await _load(asked.program, asked.files, allowance)
-        return await self._pool.fresh(asked.program.environment), load
+        return await self._pool.fresh(asked.program.environment, allowance.scratch), load
 
     async def _run(
         self, worker: WorkerProcess, asked: _Asked, running: Running, began: float, load: bytearray | None

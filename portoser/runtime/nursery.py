@@ -7,15 +7,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
 
 import portoser
-from portoser.catalog.errors import Unavailable
+from portoser.catalog.allowance import USUAL_SCRATCH
+from portoser.catalog.errors import PortoserError, Unavailable
+from portoser.runtime.isolation.enclosure import Orders
 from portoser.runtime.process import WorkerProcess
-from portoser.runtime.protocol import ZYGOTE_DECODER, Exited, Ready, Spawn, Spawned
+from portoser.runtime.protocol import ZYGOTE_DECODER, Exited, Ready, Spawn, Spawned, Unfit
+from portoser.runtime.scratch import Scratch
 from portoser.runtime.zygote import PACKET
 
 log = structlog.get_logger(__name__)
@@ -28,9 +31,9 @@ _ROOT = Path(portoser.__file__).parent.parent
 # it stands in nobody's way.
 _PROGRAM = """\
 import sys
-sys.path.append(sys.argv[4])
+sys.path.append(sys.argv[5])
 from portoser.runtime.zygote import run
-run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[5:])
+run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
 """
 
 _ENVIRONMENT = {
@@ -45,12 +48,37 @@ _ENVIRONMENT = {
 """All that a zygote's environment holds; nothing of the server's."""
 
 
-class Nursery:
-    """One zygote and the workers that it has forked. ``packages`` is a folder of modules that they can import."""
+class Terms(NamedTuple):
+    """What a runtime's workers are held to, whichever zygote they come from."""
 
-    def __init__(self, kind: Literal["call", "describe"], *, packages: Path | None = None) -> None:
+    scratch: Scratch
+    isolate: bool
+    without: tuple[str, ...]
+    """Layers that a test wants left out."""
+
+    def orders(self, packages: Path | None) -> Orders:
+        """What a zygote is told that has a folder of packages."""
+        return Orders(
+            isolate=self.isolate,
+            without=self.without,
+            scratch=str(self.scratch.folder),
+            packages=str(packages) if packages is not None else None,
+        )
+
+
+class Nursery:
+    """One zygote and the workers that it has forked.
+
+    ``terms`` are what they are held to; ``packages`` is a folder of modules that they can import.
+    """
+
+    def __init__(self, kind: Literal["call", "describe"], terms: Terms, *, packages: Path | None = None) -> None:
         self.kind = kind
+        self.layers: dict[str, str] = {}
+        """Which layers of isolation hold, as people read it, once a zygote has come up."""
+        self._terms = terms
         self._packages = packages
+        self._private_scratch = False
         self._process: subprocess.Popen[bytes] | None = None
         self._begun: socket.socket | None = None
         """The control socket of a zygote that is on its way, until `start` listens to it."""
@@ -99,7 +127,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             # On this thread: the zygote dies with the thread that has started it.
-            self._process = _popen(self.kind, theirs.fileno(), self._packages)
+            self._process = _popen(self.kind, theirs.fileno(), self._terms.orders(self._packages))
         except BaseException:
             ours.close()
             raise
@@ -112,6 +140,7 @@ class Nursery:
         """Start the zygote, where none runs, and wait until it can fork.
 
         Raises:
+            PortoserError: tools cannot be isolated here.
             Unavailable: where it does not come up.
         """
         async with self._starting:
@@ -127,6 +156,9 @@ class Nursery:
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 await self._ready
+        except PortoserError:
+            self._lost()
+            raise
         except (TimeoutError, ConnectionError) as error:
             self._lost()
             raise Unavailable(
@@ -134,10 +166,10 @@ class Nursery:
             ) from None
         log.debug("zygote_ready", kind=self.kind, pid=self.pid)
 
-    async def spawn(self, warm: bool = False) -> WorkerProcess:
+    async def spawn(self, warm: bool = False, disk: int = USUAL_SCRATCH) -> WorkerProcess:
         """A new worker; its process may still be on its way when this returns, and frames can be sent to it.
 
-        ``warm`` makes it run a sample program first.
+        ``warm`` makes it run a sample program first; ``disk`` is how many bytes fit in the folder that it works in.
 
         Raises:
             Unavailable: where the zygote cannot be started, or descriptors have run out.
@@ -145,13 +177,38 @@ class Nursery:
         if self._control is None:
             await self.start()
         try:
-            return await self._spawn(asyncio.get_running_loop(), warm)
+            return await self._spawn(asyncio.get_running_loop(), warm, disk)
         except OSError as error:
             raise Unavailable(f"No worker can be started: {error.strerror or error}.") from error
 
-    async def _spawn(self, loop: asyncio.AbstractEventLoop, warm: bool) -> WorkerProcess:
+    async def _spawn(self, loop: asyncio.AbstractEventLoop, warm: bool, disk: int) -> WorkerProcess:
         self._seq += 1
         seq = self._seq
+        folder = self._folder()
+        try:
+            worker = await self._spawn_in(loop, Spawn(seq, warm, str(folder or ""), disk))
+        except BaseException:
+            if folder is not None:
+                self._terms.scratch.remove(folder)
+            raise
+        if folder is not None:
+            worker.when_gone(lambda: self._terms.scratch.remove(folder))
+        return worker
+
+    def _folder(self) -> Path | None:
+        """A folder for the next worker, where it does not make its own.
+
+        Raises:
+            Unavailable: it cannot be made.
+        """
+        if self._private_scratch:
+            return None
+        try:
+            return self._terms.scratch.make()
+        except OSError as error:
+            raise Unavailable(f"No worker can be given a folder to work in: {error.strerror}.") from error
+
+    async def _spawn_in(self, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             read, write = os.pipe()
@@ -162,8 +219,8 @@ class Nursery:
         try:
             os.set_blocking(read, False)
             ours.setblocking(False)
-            await self._send(self._encoder.encode(Spawn(seq, warm)), [theirs.fileno(), write])
-            worker = WorkerProcess(loop, seq, read, self._forget)
+            await self._send(self._encoder.encode(spawn), [theirs.fileno(), write])
+            worker = WorkerProcess(loop, spawn.seq, read, self._forget)
         except BaseException:
             os.close(read)
             ours.close()
@@ -171,7 +228,7 @@ class Nursery:
         finally:
             theirs.close()
             os.close(write)
-        self._workers[seq] = worker
+        self._workers[spawn.seq] = worker
         await loop.create_unix_connection(lambda: worker, sock=ours)
         return worker
 
@@ -201,9 +258,8 @@ class Nursery:
             self._lost()
             return
         message = ZYGOTE_DECODER.decode(packet)
-        if isinstance(message, Ready):
-            if self._ready is not None and not self._ready.done():
-                self._ready.set_result(None)
+        if isinstance(message, Ready | Unfit):
+            self._came_up(message)
             return
         worker = self._workers.get(message.seq)
         if worker is None:
@@ -216,6 +272,16 @@ class Nursery:
         else:
             worker.kill("crashed", f"No worker could be started: {message.message}.")
             worker.exited(None)
+
+    def _came_up(self, message: Ready | Unfit) -> None:
+        if self._ready is None or self._ready.done():
+            return
+        if isinstance(message, Unfit):
+            self._ready.set_exception(PortoserError(message.message))
+            return
+        self.layers = message.layers
+        self._private_scratch = message.has_private_scratch
+        self._ready.set_result(None)
 
     def _forget(self, seq: int) -> None:
         self._workers.pop(seq, None)
@@ -276,11 +342,11 @@ async def _wait_for(process: "subprocess.Popen[bytes]") -> None:
         await asyncio.to_thread(process.wait)
 
 
-def _popen(kind: str, control: int, packages: Path | None) -> "subprocess.Popen[bytes]":
+def _popen(kind: str, control: int, orders: Orders) -> "subprocess.Popen[bytes]":
     program = [sys.executable, "-I", "-X", "utf8", "-c", _PROGRAM]
     try:
         return subprocess.Popen(
-            [*program, kind, str(os.getpid()), str(control), str(_ROOT), *([str(packages)] if packages else ())],
+            [*program, kind, str(os.getpid()), str(control), msgspec.json.encode(orders).decode(), str(_ROOT)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=_ENVIRONMENT,

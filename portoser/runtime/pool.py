@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import NamedTuple
 
+from portoser.catalog.allowance import USUAL_SCRATCH
 from portoser.catalog.errors import Unavailable
 from portoser.runtime.process import WorkerProcess
 from portoser.runtime.turns import Turns
@@ -49,7 +50,7 @@ class Pool:
 
     def __init__(
         self,
-        spawn: Callable[[str | None, bool], Awaitable[WorkerProcess]],
+        spawn: Callable[[str | None, bool, int], Awaitable[WorkerProcess]],
         *,
         slots: int,
         queue: int,
@@ -173,17 +174,17 @@ class Pool:
                 return worker
         return None
 
-    async def fresh(self, environment: str | None = None) -> WorkerProcess:
-        """A worker of an environment that holds no program yet."""
+    async def fresh(self, environment: str | None = None, disk: int = USUAL_SCRATCH) -> WorkerProcess:
+        """A worker of an environment that holds no program yet, whose scratch folder holds ``disk`` bytes."""
         if environment is not None:
             self._used.add(environment)
-        spares = self._spares.get(environment)
+        spares = self._spares.get(environment) if disk == USUAL_SCRATCH else None
         while spares:
             worker = spares.popleft()
             if worker.alive:
                 return worker
         self._make_room(self._busy)
-        return await self._spawn(environment, False)
+        return await self._spawn(environment, False, disk)
 
     def _make_room(self, busy: int) -> None:
         while self._idle and busy + self._aside + len(self._idle) + self._spare > self._processes:
@@ -224,7 +225,7 @@ class Pool:
             spares = self._spares[None]
             while len(spares) < self._spare_target:
                 try:
-                    spares.append(await self._spawn(None, True))
+                    spares.append(await self._spawn(None, True, USUAL_SCRATCH))
                 except Unavailable as error:
                     await asyncio.sleep(error.retry_after)
             used, self._used = self._used, set()
@@ -240,7 +241,7 @@ class Pool:
                 del self._spares[known]
         if self._spare_target and environment not in self._spares:
             with contextlib.suppress(Unavailable):  # whoever needs one is told
-                self._spares[environment] = deque((await self._spawn(environment, True),))
+                self._spares[environment] = deque((await self._spawn(environment, True, USUAL_SCRATCH),))
 
     async def retire_unused(self) -> None:
         """End the workers that nobody has used for long, and those that work where they should rest, for ever."""

@@ -43,12 +43,12 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Setup(Frame, frozen=True):
-    """Always the first frame: what the worker confines itself to before it sees any code. Sizes in bytes."""
+    """Always the first frame: what the worker limits itself to before it sees any code. Sizes in bytes."""
 
     TYPE: ClassVar[int] = 1
-    scratch: str
     memory: int
     disk: int
+    """How large a file may be."""
     open_files: int
 
 
@@ -323,10 +323,27 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
 
     seq: int
     warm: bool
+    scratch: str
+    """The folder that it works in; empty where workers make their own."""
+    disk: int
+    """How many bytes fit in the folder that it makes."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The zygote has preloaded everything and can fork."""
+    """The zygote has preloaded everything and can fork.
+
+    ``layers`` says which layers hold, as people read it; it is empty where tools are not isolated.
+    """
+
+    layers: dict[str, str]
+    has_private_scratch: bool
+    """Workers make their scratch folders themselves."""
+
+
+class Unfit(msgspec.Struct, frozen=True, tag="unfit"):
+    """Tools cannot be isolated here: the zygote ends."""
+
+    message: str
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
@@ -350,6 +367,6 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
     status: int
 
 
-FromZygote: TypeAlias = Ready | Spawned | SpawnFailed | Exited
+FromZygote: TypeAlias = Ready | Unfit | Spawned | SpawnFailed | Exited
 ZYGOTE_DECODER = msgspec.msgpack.Decoder(FromZygote)
 SPAWN_DECODER = msgspec.msgpack.Decoder(Spawn)

@@ -18,6 +18,9 @@ from portoser.runtime import protocol
 from portoser.runtime.calls import Calls
 from portoser.runtime.environments.folders import Folders
 from portoser.runtime.environments.nurseries import Nurseries
+from portoser.runtime.isolation.kernel import IS_LINUX
+from portoser.runtime.isolation.layers import TESTING_VARIABLE, left_out
+from portoser.runtime.nursery import Terms
 from portoser.runtime.pool import Pool
 from portoser.runtime.protocol import Describe, Described
 from portoser.runtime.running import Running, WorkerEnded
@@ -45,9 +48,9 @@ _DESCRIBE_ZYGOTES = 4
 _WARM_MEMORY = 12 * MIB
 """What a warm worker holds that it shares with no other."""
 
-NO_ISOLATION = (
-    "This build cannot isolate tools yet: it has neither namespaces nor Landlock nor seccomp, so tool code can do "
-    "whatever the server's user can. Set PORTOSER_SANDBOX=off to accept that and run tools all the same."
+NO_LINUX = (
+    "Tools run on Linux alone, in processes that only Linux can make. `portoser validate --no-run` reads tools "
+    "anywhere; to serve them from here, use a Linux container or a virtual machine."
 )
 
 
@@ -82,8 +85,9 @@ class Runtime:
         self._ceilings = ceilings
         self._longest_rest = longest_rest
         self._scratch = Scratch(scratch)
-        self._callers = Nurseries("call", folders, most=zygotes)
-        self._describers = Nurseries("describe", folders, most=_DESCRIBE_ZYGOTES)
+        terms = Terms(self._scratch, sandbox != "off", left_out())
+        self._callers = Nurseries("call", terms, folders, most=zygotes)
+        self._describers = Nurseries("describe", terms, folders, most=_DESCRIBE_ZYGOTES)
         self._pool = Pool(
             self._callers.spawn,
             slots=workers,
@@ -105,7 +109,7 @@ class Runtime:
             oldest=oldest_worker,
         )
         self._keepers: list[asyncio.Task[None]] = []
-        self._workplace = Workplace(self._scratch)
+        self._workplace = Workplace()
         self._calls = Calls(self._pool, self._callers, self._workplace, ceilings)
         self._described_at = 0.0
         self._has_begun = False
@@ -116,12 +120,15 @@ class Runtime:
         ``describing`` says that there is new code to be described: the zygote for that is started, too.
 
         Raises:
-            PortoserError: where ``sandbox`` is strict: this build has no isolation layers.
+            PortoserError: this is no system that tools run on, or the data directory cannot be used.
             Unavailable: where no process can be started.
         """
-        if self._sandbox != "off":
-            raise PortoserError(NO_ISOLATION)
-        log.warning("tools_run_without_isolation", sandbox="off")
+        if not IS_LINUX:
+            raise PortoserError(NO_LINUX)
+        if self._sandbox == "off":
+            log.warning("tools_run_without_isolation", sandbox="off")
+        elif left_out():
+            log.warning("testing_layers_off", layers=left_out(), told=f"{TESTING_VARIABLE} is set: for tests only.")
         self._has_begun = True
         try:
             self._scratch.open()
@@ -141,7 +148,7 @@ class Runtime:
         """Start the zygote that calls are run from, and wait until it can.
 
         Raises:
-            PortoserError: where ``sandbox`` is strict: this build has no isolation layers.
+            PortoserError: where ``sandbox`` is strict, and tools cannot be isolated here.
             Unavailable: where the zygote does not come up.
         """
         if not self._has_begun:
@@ -201,7 +208,7 @@ class Runtime:
             queued=self._pool.queued + self._describe_pool.queued,
             zygotes=self._callers.alive + self._describers.alive,
             sandbox=self._sandbox,
-            layers=dict(_LAYERS),
+            layers=self._callers.own.layers or (NOT_ISOLATED if self._sandbox == "off" else {}),
         )
 
     # Describe ------------------------------------------------------------------------------------------------
@@ -231,7 +238,7 @@ class Runtime:
         pool = self._describe_pool
         began = await pool.enter(None)
         try:
-            worker = await pool.fresh(environment)
+            worker = await pool.fresh(environment, allowance.scratch)
             try:
                 with self._describers.using(environment), self._workplace.at_work(worker):
                     self._workplace.set_up(worker, allowance)
@@ -289,15 +296,16 @@ def memory_of_machine() -> int:
     return min(total, int(limit)) if limit.isdecimal() else total
 
 
-_LAYERS = {
+NOT_ISOLATED = {
     "processes": "on: tool code runs in worker processes, never in the server",
-    "rlimits": "on: memory, processor time, file size, open files",
-    "no_new_privs": "on",
-    "namespaces": "off: not in this build",
-    "landlock": "off: not in this build",
-    "seccomp": "off: not in this build",
+    "namespaces": "off: PORTOSER_SANDBOX=off",
+    "landlock": "off: PORTOSER_SANDBOX=off",
+    "seccomp": "off: PORTOSER_SANDBOX=off",
     "uid": "off: workers run as the server's user",
+    "rlimits": "on: memory, processor time, file size, open files",
+    "no_new_privs": "on: no set-uid program gives anything back",
 }
+"""What holds where the settings say that nothing need."""
 
 
 def _describing(allowance: Allowance) -> Allowance:

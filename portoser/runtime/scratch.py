@@ -20,6 +20,11 @@ class Scratch:
         self._made = 0
         self._removals: set[asyncio.Future[None]] = set()
 
+    @property
+    def folder(self) -> Path:
+        """This process's folder, which the workers' are in."""
+        return self._own
+
     def open(self) -> None:
         """Make this process's folder, and remove those of processes that were killed."""
         self._root.mkdir(parents=True, exist_ok=True)
@@ -27,7 +32,7 @@ class Scratch:
             pid = left.name.partition("-")[0]
             if pid.isdecimal() and not psutil.pid_exists(int(pid)):
                 remove_tree(left)
-        self._own.mkdir(mode=0o700)
+        self._own.mkdir(mode=0o711)  # the folders in it belong to users of their own, where workers have some
 
     def make(self) -> Path:
         """A new folder."""

@@ -1,4 +1,4 @@
-"""What every worker gets before it works: a folder and its limits; and which workers are at work."""
+"""What every worker is told before it works, its limits; and which workers are at work."""
 
 import contextlib
 from collections import Counter
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import structlog
 
 from portoser.catalog.allowance import Allowance
-from portoser.catalog.errors import Unavailable
 from portoser.runtime import protocol
 from portoser.runtime.process import WorkerProcess
 from portoser.runtime.protocol import Setup
-from portoser.runtime.scratch import Scratch
 
 log = structlog.get_logger(__name__)
 
@@ -21,24 +19,13 @@ STOPPING = "The server is stopping."
 class Workplace:
     """Sets workers up, and ends those at work when the server stops."""
 
-    def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
+    def __init__(self) -> None:
         self._busy: Counter[WorkerProcess] = Counter()
         self.is_closing = False
 
     def set_up(self, worker: WorkerProcess, allowance: Allowance) -> None:
-        """Send a new worker the first frame that it expects.
-
-        Raises:
-            Unavailable: there is no folder for it.
-        """
-        try:
-            folder = self._scratch.make()
-        except OSError as error:
-            raise Unavailable(f"No worker can be given a folder to work in: {error.strerror}.") from error
-        worker.when_gone(lambda: self._scratch.remove(folder))
-        setup = Setup(str(folder), allowance.memory, allowance.scratch, allowance.files)
-        worker.send(protocol.encode(setup))
+        """Send a new worker the first frame that it expects."""
+        worker.send(protocol.encode(Setup(allowance.memory, allowance.scratch, allowance.files)))
 
     @contextlib.contextmanager
     def at_work(self, worker: WorkerProcess) -> Iterator[None]:

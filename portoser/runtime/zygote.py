@@ -1,7 +1,8 @@
 """The zygote: a single-threaded process that has imported what tools need, and forks workers.
 
-It is started as ``python -I -c "…main(…)"`` with an environment of its own and a control socket as its only descriptor
-beside the standard ones; it never sees tool code. One packet on the control socket is one message: the server
+It is started as ``python -I -c "…run(…)"`` with an environment of its own and a control socket as its only descriptor
+beside the standard ones; it confines itself before it imports anything that is not Portoser's, and it never sees tool
+code. One packet on the control socket is one message: the server
 sends Spawn with two descriptors, the zygote answers Spawned with the worker's pidfd, and Exited when it ends. The
 end of the control socket is the end of the zygote, and of every worker and of all that the workers left behind.
 """
@@ -20,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from portoser.runtime import confine
+from portoser.runtime.isolation.enclosure import Enclosure, Orders, Refused
 from portoser.runtime.protocol import (
     SPAWN_DECODER,
     WORKER_FAILED,
@@ -29,6 +31,7 @@ from portoser.runtime.protocol import (
     Spawn,
     Spawned,
     SpawnFailed,
+    Unfit,
 )
 from portoser.runtime.worker import main
 from portoser.runtime.worker.packages import put_first
@@ -80,10 +83,11 @@ _COMMON = (
 class Zygote:
     """Forks workers, and reports their ends."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, enclosure: Enclosure) -> None:
         self._control = control
-        self._workers: dict[int, int] = {}
-        """pid → the number of the Spawn that it answered."""
+        self._enclosure = enclosure
+        self._workers: dict[int, tuple[int, int | None]] = {}
+        """pid → the number of the Spawn that it answered, and the user that it is."""
         self._encoder = msgspec.msgpack.Encoder()
 
     def serve(self) -> None:
@@ -97,14 +101,14 @@ class Zygote:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
-        self._send(Ready())
+        layers = self._enclosure.layers
+        self._send(Ready(layers.words if layers is not None else {}, self._enclosure.has_private_scratch))
         try:
             while True:
                 for descriptor, _ in poll.poll():
                     if descriptor == wake_read:
                         noted = os.read(wake_read, 4096)
-                        self._reap()
-                        if signal.SIGTERM in noted:
+                        if not self._reap() or signal.SIGTERM in noted:
                             return
                     elif not self._answer():
                         return
@@ -130,11 +134,17 @@ class Zygote:
 
     def _spawn(self, spawn: Spawn, descriptors: list[int]) -> None:
         channel, output = descriptors
-        zygote = os.getpid()
-        pid = os.fork()
+        # In a pid namespace of its own, it does not see this process.
+        zygote = os.getpid() if self._enclosure.first is None else 0
+        user = self._enclosure.take_user()
+        try:
+            pid = os.fork()
+        except OSError:
+            self._enclosure.give_back(user)
+            raise
         if pid == 0:
-            become_worker(zygote, channel, output, warm=spawn.warm)
-        self._workers[pid] = spawn.seq
+            become_worker(self._enclosure, spawn, zygote, user, channel, output)
+        self._workers[pid] = spawn.seq, user
         pidfd = os.pidfd_open(pid)
         try:
             self._send(Spawned(spawn.seq, pid), pidfd)
@@ -147,34 +157,38 @@ class Zygote:
         with contextlib.suppress(ConnectionError):
             socket.send_fds(self._control, [packet], list(descriptors))
 
-    def _reap(self) -> None:
-        """Report the workers that ended, and end what they left behind."""
+    def _reap(self) -> bool:
+        """Report the workers that ended, and end what they left behind; False where no more can live."""
         while True:
             try:
                 # The pid must stay taken until its process group has been ended.
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                return
+                return True
             if ended is None:
                 break
+            if ended.si_pid == self._enclosure.first:
+                return False
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(ended.si_pid, signal.SIGKILL)
             pid, status = os.waitpid(ended.si_pid, 0)
-            seq = self._workers.pop(pid, None)
+            seq, user = self._workers.pop(pid, (None, None))
+            self._enclosure.give_back(user)
             if seq is not None:
                 self._send(Exited(seq, status))
         self._end_orphans()
+        return True
 
     def _end_orphans(self) -> None:
         """End the processes that workers started and left: they have become our children."""
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
-        with contextlib.suppress(FileNotFoundError):
-            for pid in map(int, children.read_text(encoding="ascii").split()):
-                if pid not in self._workers:
-                    os.kill(pid, signal.SIGKILL)
+        for pid in self._enclosure.children():
+            if pid not in self._workers and pid != self._enclosure.first:
+                os.kill(pid, signal.SIGKILL)
 
     def _end_everything(self) -> None:
         signal.set_wakeup_fd(-1)
+        if self._enclosure.first is not None:
+            os.kill(self._enclosure.first, signal.SIGKILL)  # and with it the kernel ends all in its namespace
         for pid in self._workers:
             os.kill(pid, signal.SIGKILL)
         while True:
@@ -190,25 +204,33 @@ class Zygote:
             self._end_orphans()
 
 
-def become_worker(zygote: int, channel: int, output: int, *, warm: bool) -> None:
-    """Turn the forked child into a worker: own session, own signals, no descriptor but its own. Does not return."""
+def become_worker(enclosure: Enclosure, spawn: Spawn, zygote: int, user: int | None, channel: int, output: int) -> None:
+    """Turn the forked child into a worker, confined in all but its program's memory. Does not return."""
     try:
         confine.die_with_parent(zygote, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
+        place = enclosure.prepare(spawn.scratch, spawn.disk, user)
         null = os.open(os.devnull, os.O_RDONLY)
+        wanted = [null, output, output, channel]
+        if place.ruleset is not None:
+            wanted.append(place.ruleset)
         # Copied up first: any of them may stand where another has to go.
-        copies = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate((null, output, output, channel))]
-        for place, descriptor in enumerate(copies):
-            os.dup2(descriptor, place, inheritable=place < main.CHANNEL_FD)
-        os.closerange(4, 65536)
+        copies = [os.dup2(descriptor, 100 + target) for target, descriptor in enumerate(wanted)]
+        for target, descriptor in enumerate(copies):
+            os.dup2(descriptor, target, inheritable=target < main.CHANNEL_FD)
+        os.closerange(len(wanted), 65536)
+        enclosure.seal(place._replace(ruleset=main.CHANNEL_FD + 1 if place.ruleset is not None else None))
         confine.set_process_name("portoser-worker")
         gc.enable()
-        if warm:
+        if spawn.warm:
             warm_calls()
         main.main()
+    except BaseException as error:  # noqa: BLE001 - it must end, and say why
+        with contextlib.suppress(Exception):
+            os.write(2, f"The worker cannot be confined: {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(WORKER_FAILED)
 
@@ -235,20 +257,28 @@ def preload(kind: Literal["call", "describe"]) -> None:
     gc.freeze()
 
 
-def run(kind: Literal["call", "describe"], server: int, control: int, packages: str | None = None) -> None:
+def run(kind: Literal["call", "describe"], server: int, control: int, orders: str) -> None:
     """Run a zygote. ``server`` is the process that must not be outlived, ``control`` the socket's descriptor.
 
-    ``packages`` is a folder of modules that its workers can import. It imports none of them itself: their code runs in
+    ``orders`` are ``Orders`` in JSON. The zygote imports none of the packages that they name: their code runs in
     workers alone.
     """
     confine.die_with_parent(server, signal.SIGTERM)
     confine.set_process_name(f"portoser-{kind}")
-    for step in confine.ZYGOTE_STEPS:
-        step()
+    confine.adopt_orphans()
+    ours = msgspec.json.decode(orders, type=Orders)
+    enclosure = Enclosure(ours)
+    sock = socket.socket(fileno=control)
+    try:
+        enclosure.enter()
+    except (OSError, Refused) as error:
+        message = str(error) if isinstance(error, Refused) else f"Tools cannot be isolated: {error}."
+        sock.send(msgspec.msgpack.encode(Unfit(message)))
+        sys.exit(1)
     preload(kind)
-    if packages is not None:
-        put_first(Path(packages))
-    threads = len(list(Path("/proc/self/task").iterdir()))
+    if ours.packages is not None:
+        put_first(Path(ours.packages))
+    threads = enclosure.threads()
     if threads != 1:
         sys.exit(f"The zygote has {threads} threads after preloading, and cannot be forked safely.")
-    Zygote(socket.socket(fileno=control)).serve()
+    Zygote(sock, enclosure).serve()

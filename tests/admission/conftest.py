@@ -10,7 +10,7 @@ from portoser.runtime.runtime import Runtime
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    made = Runtime(workers=2, scratch=tmp_path / "scratch", sandbox="off", spares=0)
+    made = Runtime(workers=2, scratch=tmp_path / "scratch", spares=0)
     await made.start()
     yield made
     await made.aclose()

@@ -21,10 +21,11 @@ def test_health_ready_and_status_answer(server: LiveServer) -> None:
     assert status["generation"] == ready.json()["generation"]
     assert status["tools"]["Synced"] >= 2
     assert status["database"] == {"kind": "external", "answers": True}
-    assert status["runtime"]["sandbox"] == "off"
+    assert status["runtime"]["sandbox"] == "strict"
+    assert status["runtime"]["layers"]["seccomp"].startswith("on: ")
     assert [source["phase"] for source in status["sources"]] == ["Idle"]
     assert any("Auth is off" in warning for warning in status["warnings"])
-    assert any("sandbox" in warning for warning in status["warnings"])
+    assert not any("sandbox" in warning for warning in status["warnings"])
 
 
 def test_metrics_count_calls_by_outcome(server: LiveServer) -> None:

@@ -16,7 +16,7 @@ from portoser.runtime.runtime import Runtime
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    started = Runtime(workers=2, scratch=tmp_path / "scratch", sandbox="off", spares=0)
+    started = Runtime(workers=2, scratch=tmp_path / "scratch", spares=0)
     await started.start()
     yield started
     await started.aclose()

@@ -145,6 +145,9 @@ def test_a_tool_is_written_where_the_settings_say_and_into_the_group_that_is_nam
 def test_what_is_told_to_do_next_works(portoser: Run, trusting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert portoser("tool", "new", "a", "--json").json["next"] == ["portoser validate tools.d", "portoser dev tools.d"]
     monkeypatch.delenv("PORTOSER_SANDBOX")
+    told = portoser("tool", "new", "c", "--folder", "my tools", "--json").json["next"]
+    assert all(command.startswith("portoser ") for command in told)
+    monkeypatch.setenv("PORTOSER_TESTING_LAYERS_OFF", "seccomp")
     for command in portoser("tool", "new", "b", "--folder", "my tools", "--json").json["next"]:
         variable, program, *arguments = shlex.split(command)
         assert (variable, program) == ("PORTOSER_SANDBOX=off", "portoser")

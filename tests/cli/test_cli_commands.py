@@ -197,36 +197,31 @@ def test_config_and_whoami_tell_how_to_connect_and_as_whom(at: Run, server: Live
 
 
 def test_a_plan_of_a_folder_says_what_the_server_would_change(at: Run, server: LiveServer, home: Path) -> None:
-    import os
     import shutil
 
-    os.environ["PORTOSER_SANDBOX"] = "off"
-    try:
-        equal = at("plan")
-        assert equal.code == 0, equal.err
-        assert "unchanged" in equal.out
-        copy = home / "tools.d"
-        shutil.copytree(server.tools, copy)
-        same = at("plan", copy)
-        assert same.code == 0, same.out + same.err
-        (copy / "hello.py").write_text('def hello(name: str, loud: bool) -> str:\n    """Greet."""\n    return name\n')
-        (copy / "orders" / "refund.yaml").unlink()
-        (copy / "new.yaml").write_text("kind: Tool\n")
-        (copy / "new.py").write_text("def new() -> int:\n    return 1\n")
-        changed = at("plan", copy)
-        assert changed.code == 2, changed.out + changed.err
-        assert "+ new" in changed.out
-        assert "~ hello" in changed.out
-        assert "a new argument 'loud' is required" in changed.out
-        assert "- orders.refund" in changed.out
-        assert {c["op"] for c in at("plan", copy, "--json").json["changes"]} == {"create", "update", "delete"}
-        assert "| `+` |" in at("plan", copy, "--markdown").out
-        (copy / "new.py").write_text("def new( -> int:\n")
-        wrong = at("plan", copy)
-        assert wrong.code == 1
-        assert "new.py:1" in wrong.out
-    finally:
-        del os.environ["PORTOSER_SANDBOX"]
+    equal = at("plan")
+    assert equal.code == 0, equal.err
+    assert "unchanged" in equal.out
+    copy = home / "tools.d"
+    shutil.copytree(server.tools, copy)
+    same = at("plan", copy)
+    assert same.code == 0, same.out + same.err
+    (copy / "hello.py").write_text('def hello(name: str, loud: bool) -> str:\n    """Greet."""\n    return name\n')
+    (copy / "orders" / "refund.yaml").unlink()
+    (copy / "new.yaml").write_text("kind: Tool\n")
+    (copy / "new.py").write_text("def new() -> int:\n    return 1\n")
+    changed = at("plan", copy)
+    assert changed.code == 2, changed.out + changed.err
+    assert "+ new" in changed.out
+    assert "~ hello" in changed.out
+    assert "a new argument 'loud' is required" in changed.out
+    assert "- orders.refund" in changed.out
+    assert {c["op"] for c in at("plan", copy, "--json").json["changes"]} == {"create", "update", "delete"}
+    assert "| `+` |" in at("plan", copy, "--markdown").out
+    (copy / "new.py").write_text("def new( -> int:\n")
+    wrong = at("plan", copy)
+    assert wrong.code == 1
+    assert "new.py:1" in wrong.out
 
 
 def test_sync_tells_what_came_of_it_and_lets_a_held_plan_through(at: Run, server: LiveServer) -> None:

@@ -54,7 +54,6 @@ def tools(home: Path) -> Path:
 def environment(home: Path) -> dict[str, str]:
     return {
         **os.environ,
-        "PORTOSER_SANDBOX": "off",
         "XDG_STATE_HOME": str(home / "state"),
         "PROMPT_TOOLKIT_NO_CPR": "1",
         "TERM": "xterm",
@@ -232,7 +231,6 @@ def test_once_says_what_validate_says_and_exits_as_it_does(
         done = portoser(*arguments)
         return done.code, [line for line in done.out.splitlines() if line.startswith("tools.d/")]
 
-    monkeypatch.setenv("PORTOSER_SANDBOX", "off")
     assert said("dev", "--once") == (0, [])
     (tools / "greet.py").write_text(greeting("Hi"))
     (tools / "bad.yaml").write_text("kind: Tool\nnmae: bad\n")
@@ -240,7 +238,7 @@ def test_once_says_what_validate_says_and_exits_as_it_does(
     assert (code, problems) == said("validate")
     assert code == 1
     assert len(problems) == 3
-    monkeypatch.delenv("PORTOSER_SANDBOX")
+    monkeypatch.setenv("PORTOSER_TESTING_LAYERS_OFF", "seccomp")
     refused = portoser("dev")
     assert refused.code == 1
     assert "PORTOSER_SANDBOX=off" in refused.err

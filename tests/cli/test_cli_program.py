@@ -100,10 +100,7 @@ def test_a_new_token_is_shown_once_and_its_entry_is_taken(portoser: Run, home: P
     assert yaml.safe_load(yaml.safe_dump([told["entry"]]))[0]["name"] == "ci"
 
 
-def test_validate_tells_every_problem_with_its_place_like_a_compiler(
-    portoser: Run, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PORTOSER_SANDBOX", "off")
+def test_validate_tells_every_problem_with_its_place_like_a_compiler(portoser: Run, home: Path) -> None:
     tools = home / "tools.d"
     (tools / "sub").mkdir(parents=True)
     (tools / "a.yaml").write_text("kind: Tool\nnmae: a\n")
@@ -123,8 +120,7 @@ def test_validate_tells_every_problem_with_its_place_like_a_compiler(
     assert {problem["path"] for problem in told["problems"]} >= {"a.yaml", "sub/b.py", "c.yaml"}
 
 
-def test_validate_of_a_sound_folder_exits_with_0(portoser: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PORTOSER_SANDBOX", "off")
+def test_validate_of_a_sound_folder_exits_with_0(portoser: Run, home: Path) -> None:
     (home / "tools.d").mkdir()
     (home / "tools.d" / "c.yaml").write_text("kind: Tool\nexamples: [{expect: 1}]\n")
     (home / "tools.d" / "c.py").write_text('def c() -> int:\n    """C."""\n    return 1\n')
@@ -141,7 +137,10 @@ def test_a_folder_that_is_not_there_is_told_of_the_argument(portoser: Run, home:
     assert "--tools" not in said.err
 
 
-def test_validate_runs_no_code_without_a_sandbox_but_reads(portoser: Run, home: Path) -> None:
+def test_validate_runs_no_code_without_a_sandbox_but_reads(
+    portoser: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTOSER_TESTING_LAYERS_OFF", "seccomp")
     (home / "tools.d").mkdir()
     (home / "tools.d" / "c.yaml").write_text("kind: Tool\n")
     (home / "tools.d" / "c.py").write_text("open('ran', 'w')\n\ndef c() -> int:\n    return 1\n")
@@ -159,13 +158,18 @@ def test_doctor_says_what_is_missing_and_the_next_step(
     portoser: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "tools.d").mkdir()
+    monkeypatch.setenv("PORTOSER_TESTING_LAYERS_OFF", "seccomp")
     strict = portoser("doctor", "--json")
     found = {finding["subject"]: finding for finding in strict.json}
     assert set(found) >= {"Python", "git", "settings", "tools", "data", "port", "database", "sandbox", "clock"}
     assert found["sandbox"]["good"] is False
+    assert "not: seccomp (PORTOSER_TESTING_LAYERS_OFF leaves it out)" in found["sandbox"]["message"]
     assert "PORTOSER_SANDBOX=off" in found["sandbox"]["next_step"]
     assert strict.code == 1
     monkeypatch.setenv("PORTOSER_SANDBOX", "off")
+    assert "! sandbox" in portoser("doctor").out
+    monkeypatch.delenv("PORTOSER_SANDBOX")
+    monkeypatch.delenv("PORTOSER_TESTING_LAYERS_OFF")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -218,7 +222,7 @@ def refused_start(home: Path) -> str:
     """What `portoser serve` says where it cannot start with ``home/data``."""
     (home / "tools.d").mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PORTOSER_", "DATABASE"))}
-    environment |= {"PORTOSER_DATA": str(home / "data"), "PORTOSER_SANDBOX": "off", "LOG_LEVEL": "error"}
+    environment |= {"PORTOSER_DATA": str(home / "data"), "LOG_LEVEL": "error"}
     command = [sys.executable, "-m", "portoser", "serve", "--port", "0", "--tools", str(home / "tools.d")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=home, env=environment, timeout=60)
     assert done.returncode == 1

@@ -38,7 +38,6 @@ class Server:
         foreign = {key: value for key, value in os.environ.items() if not key.startswith(("PORTOSER_", "DATABASE_"))}
         self.env = {
             **foreign,
-            "PORTOSER_SANDBOX": "off",
             "PYTHONUNBUFFERED": "1",
             "NO_COLOR": "1",
             **env,

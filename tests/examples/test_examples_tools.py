@@ -52,7 +52,7 @@ def reading() -> Reading:
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    runtime = Runtime(workers=1, scratch=tmp_path, sandbox="off", spares=0)
+    runtime = Runtime(workers=1, scratch=tmp_path, spares=0)
     await runtime.start()
     yield runtime
     await runtime.aclose()

@@ -40,7 +40,7 @@ SCHEMA = {"type": "object", "properties": {"order_id": {"type": "string"}, "pass
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[tuple[World, Invocation]]:
     audit = AuditWriter(database, replica="test")
     await audit.start()
-    runtime = Runtime(workers=2, scratch=tmp_path / "scratch", sandbox="off")
+    runtime = Runtime(workers=2, scratch=tmp_path / "scratch")
     await runtime.start()
     world = World(database, audit)
     world.serve(tool(input_schema=SCHEMA))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from runtime_bench import Bench, descendants, until
+from runtime_bench import Bench, descendants, host_pid, until
 
 from portoser.runtime.runtime import Runtime
 
@@ -21,9 +21,14 @@ def descendants_fixture() -> Any:
     return descendants
 
 
+@pytest.fixture(name="host_pid")
+def host_pid_fixture() -> Any:
+    return host_pid
+
+
 @pytest_asyncio.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    runtime = Runtime(workers=4, scratch=tmp_path / "scratch", sandbox="off")
+    runtime = Runtime(workers=4, scratch=tmp_path / "scratch")
     await runtime.start()
     try:
         yield Bench(runtime)
@@ -34,7 +39,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     """One for all tests of a module that runs in one loop."""
-    runtime = Runtime(workers=4, scratch=tmp_path_factory.mktemp("scratch"), sandbox="off")
+    runtime = Runtime(workers=4, scratch=tmp_path_factory.mktemp("scratch"))
     await runtime.start()
     try:
         yield Bench(runtime)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,6 +14,19 @@ from portoser.catalog.caller import ANONYMOUS, Caller
 from portoser.catalog.revision import Declaration, Isolation, JsonSchema, Limits, SourceFile, digest_of
 from portoser.runtime.runtime import Runtime
 from portoser.runtime.types import Call, Description, Events, Execution, PowerHost, Program
+
+
+def host_pid(pid: int) -> int:
+    """What this process calls the worker that calls itself ``pid``, in a namespace of its zygote's."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            status = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
+        except OSError:  # it has just ended
+            continue
+        known = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+        if int(known[-1]) == pid and "portoser-worker" in status:
+            return child.pid
+    raise AssertionError(f"there is no worker that calls itself {pid}")
 
 
 class Bench:

@@ -305,9 +305,9 @@ async def test_threads_of_a_tool_may_ask_powers_at_once(shared_bench: Any) -> No
     assert (await shared_bench.run(code, powers=Answers(1))).structured == {"n": 40}
 
 
-async def test_prints_are_captured_also_from_c_and_from_children(shared_bench: Any) -> None:
+async def test_prints_are_captured_also_from_c(shared_bench: Any) -> None:
     code = """
-        import ctypes, os, subprocess, sys
+        import ctypes, os, sys
         def tool():
             print("python")
             sys.stderr.write("error\\n")
@@ -315,10 +315,9 @@ async def test_prints_are_captured_also_from_c_and_from_children(shared_bench: A
             sys.stdout.flush()
             os.write(1, b"descriptor \\xff\\n")
             ctypes.CDLL(None).puts(b"from c")
-            subprocess.run(["/bin/echo", "child"])
     """
     logs = (await shared_bench.run(code)).logs
-    for line in ("python\n", "error\n", "no newline descriptor \ufffd\n", "from c\n", "child\n"):
+    for line in ("python\n", "error\n", "no newline descriptor \ufffd\n", "from c\n"):
         assert line in logs
 
 

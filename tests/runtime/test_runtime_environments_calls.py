@@ -33,9 +33,7 @@ class Packed:
         self.folders = Folders(home / "environments")
         uv = Uv(home / "cache", environ=self.index.environ)
         self.environments = Environments(self.folders, LockFiles(home / "sets"), uv)
-        self.runtime = Runtime(
-            workers=3, scratch=home / "scratch", sandbox="off", folders=self.folders, zygotes=2, longest_rest=600
-        )
+        self.runtime = Runtime(workers=3, scratch=home / "scratch", folders=self.folders, zygotes=2, longest_rest=600)
         self._calls = 0
 
     async def lock(self, *requires: str, install: bool = True) -> str:

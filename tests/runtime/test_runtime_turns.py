@@ -23,7 +23,7 @@ FEW = Caller(subject="few")
 @pytest_asyncio.fixture
 async def line(tmp_path: Path) -> AsyncIterator[Bench]:
     """Four calls at once, 500 in the queue."""
-    runtime = Runtime(workers=4, scratch=tmp_path / "scratch", sandbox="off", queue=500, spares=0)
+    runtime = Runtime(workers=4, scratch=tmp_path / "scratch", queue=500, spares=0)
     await runtime.start()
     try:
         yield Bench(runtime)

@@ -67,7 +67,7 @@ def repo(tmp_path: Path) -> Repo:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
     """One for a module, whose tests share a loop: to start the describing workers takes seconds."""
-    made = Runtime(workers=2, scratch=tmp_path_factory.mktemp("scratch"), sandbox="off", spares=0)
+    made = Runtime(workers=2, scratch=tmp_path_factory.mktemp("scratch"), spares=0)
     await made.start()
     yield made
     await made.aclose()

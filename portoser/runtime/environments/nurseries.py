@@ -9,9 +9,10 @@ from typing import Literal
 
 import structlog
 
+from portoser.catalog.allowance import USUAL_SCRATCH
 from portoser.catalog.errors import Unavailable
 from portoser.runtime.environments.folders import Folders
-from portoser.runtime.nursery import Nursery
+from portoser.runtime.nursery import Nursery, Terms
 from portoser.runtime.process import WorkerProcess
 
 log = structlog.get_logger(__name__)
@@ -31,8 +32,11 @@ class Nurseries:
     unless all of them are in use.
     """
 
-    def __init__(self, kind: Literal["call", "describe"], folders: Folders | None, *, most: int = 16) -> None:
-        self.own = Nursery(kind)
+    def __init__(
+        self, kind: Literal["call", "describe"], terms: Terms, folders: Folders | None, *, most: int = 16
+    ) -> None:
+        self.own = Nursery(kind, terms)
+        self._terms = terms
         self._kind: Literal["call", "describe"] = kind
         self._folders = folders
         self._most = most
@@ -54,7 +58,7 @@ class Nurseries:
         """The locks whose packages processes have now."""
         return frozenset(self._by_lock)
 
-    async def spawn(self, lock: str | None, warm: bool) -> WorkerProcess:
+    async def spawn(self, lock: str | None, warm: bool, disk: int = USUAL_SCRATCH) -> WorkerProcess:
         """A new worker that has the packages of a lock, by its digest; see `Nursery.spawn`.
 
         Raises:
@@ -62,8 +66,8 @@ class Nurseries:
             Unavailable: no worker can be started.
         """
         if lock is None:
-            return await self.own.spawn(warm)
-        return await self._nursery(lock).spawn(warm)
+            return await self.own.spawn(warm, disk)
+        return await self._nursery(lock).spawn(warm, disk)
 
     @contextlib.contextmanager
     def using(self, lock: str | None) -> Iterator[None]:
@@ -89,7 +93,7 @@ class Nurseries:
                     self._folders.want(lock)
                 raise Absent
             self._make_room()
-            used = self._by_lock[lock] = _Used(Nursery(self._kind, packages=folder))
+            used = self._by_lock[lock] = _Used(Nursery(self._kind, self._terms, packages=folder))
         self._by_lock.move_to_end(lock)
         used.at = time.monotonic()
         return used.nursery

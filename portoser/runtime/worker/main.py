@@ -1,4 +1,4 @@
-"""A worker's life: confine itself, load one program, run its calls until the server closes the channel."""
+"""A worker's life: limit itself, load one program, run its calls until the server closes the channel."""
 
 import contextlib
 import contextvars
@@ -42,13 +42,8 @@ def main() -> None:
         setup = channel.receive()
         if not isinstance(setup, Setup):
             raise TypeError(f"the first frame is a {type(setup).__name__}")
-        limits = confine.Confinement(
-            scratch=setup.scratch,
-            memory=setup.memory,
-            disk=setup.disk,
-            open_files=setup.open_files,
-        )
-        confine.confine_worker(limits)
+        confine.limit_files(setup.disk, setup.open_files)
+        confine.memory.begin(setup.memory)
         _serve(channel)
     except (Closed, ConnectionError):
         pass
