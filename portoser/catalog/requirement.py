@@ -73,6 +73,10 @@ def parsed(text: str) -> Requirement:
         raise Refused(
             f"it has a condition ({requirement.marker})", "Leave out what stands after the ';': it always holds."
         )
+    try:
+        Requirement(_canonical(requirement))
+    except InvalidRequirement:
+        raise Refused("it holds what no package's name has", form) from None
     if not word.isascii():
         raise Refused("it holds letters that no package's name has", form)
     return requirement

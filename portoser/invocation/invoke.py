@@ -13,6 +13,7 @@ from portoser.audit.fitting import ARGUMENTS_LIMIT, fit
 from portoser.audit.redaction import Redactor
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import NotFound, Unavailable
+from portoser.catalog.requirement import ungranted
 from portoser.catalog.tool import RegisteredTool
 from portoser.invocation.asking import ANSWER_SECONDS, Asking, Questions
 from portoser.invocation.asks import Asks, Later, Refused
@@ -28,6 +29,7 @@ from portoser.invocation.told import told_of
 from portoser.powers.base import PowerContext
 from portoser.powers.host import Powers
 from portoser.registry.access import Access
+from portoser.runtime.environments.nurseries import Absent
 from portoser.runtime.runtime import Runtime
 from portoser.runtime.types import Call, Events, Execution, PowerHost
 
@@ -127,6 +129,11 @@ class Invocation:
         if not decision.allowed or prepared is None or served is None:
             return await self._refuse(attempt, Outcome.DENIED, decision.reason, decision.message)
         tool = served.registered
+        if tool.revision.requires:
+            taken_back = ungranted(snapshot.policy, tool.revision.requires, owner=tool.owner, tool=tool.name)
+            if taken_back:
+                message = f"The policy does not let {tool.name} require {', '.join(taken_back)} any more."
+                return await self._refuse(attempt, Outcome.DENIED, "packages_not_granted", message)
         if prepared.validator is None:
             return await self._refuse(attempt, Outcome.ERROR, "invalid_schema", prepared.bad_schema or "")
         problems = prepared.validator.problems(arguments)
@@ -218,7 +225,8 @@ class Invocation:
         try:
             execution = await self._runtime.execute(prepared.program, files, call, events=events, powers=powers)
         except (Unavailable, NotFound) as error:
-            return await self._refuse(attempt, Outcome.ERROR, "unavailable" if files.failed else "busy", str(error))
+            reason = "unavailable" if files.failed or isinstance(error, Absent) else "busy"
+            return await self._refuse(attempt, Outcome.ERROR, reason, str(error))
         if asking.pending is not None and execution.outcome in ("ok", "error"):
             # Whatever became of the run since it asked: it counts from the top, with the answer.
             return await self._hold_up(attempt, await asking.required())
