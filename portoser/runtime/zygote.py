@@ -102,6 +102,7 @@ class Zygote:
         poll.register(self._control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
         layers = self._enclosure.layers
+        self._reap()  # what trying the layers has left
         self._send(Ready(layers.words if layers is not None else {}, self._enclosure.has_private_scratch))
         try:
             while True:

@@ -6,23 +6,18 @@ know.
 
 import functools
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 import portoser
-from portoser.runtime.isolation import kernel, landlock, namespaces, seccomp, syscalls, uids
+from portoser.runtime.isolation import kernel, landlock, namespaces, syscalls, trials, uids
+from portoser.runtime.isolation.trials import Trial
 from portoser.runtime.isolation.view import View, view
-
-_TRIAL_SECONDS = 10.0
 
 TESTING_VARIABLE = "PORTOSER_TESTING_LAYERS_OFF"
 """Names layers that are left out, with commas between. For tests only: the server warns of it."""
@@ -89,10 +84,6 @@ class Layers(msgspec.Struct, frozen=True):
 _LEFT_OUT = Layer(False, f"{TESTING_VARIABLE} leaves it out")
 
 
-class Unreachable(Exception):
-    """Something that workers need is not in reach of other users."""
-
-
 def left_out() -> tuple[str, ...]:
     """The layers that a test wants left out."""
     return tuple(part for part in os.environ.get(TESTING_VARIABLE, "").replace(",", " ").split() if part)
@@ -137,143 +128,94 @@ def measure(shown: View, without: Iterable[str] = (), scratch: str | None = None
     This process must have one thread, and changes nothing of itself.
     """
     left = set(without)
-    namespaces_, as_user = _namespaces(shown) if Name.NAMESPACES not in left else (_LEFT_OUT, False)
-    landlock_, abi = _landlock(shown) if Name.LANDLOCK not in left else (_LEFT_OUT, 0)
+    inside = Name.UID not in left and uids.may_change()
+    user = uids.Slots(os.getpid()).take()
+    # At the same time: what takes longest begins first.
+    spaces = _Spaces(shown, user if inside else None) if Name.NAMESPACES not in left else None
+    locks = _Locks(shown) if Name.LANDLOCK not in left else None
+    filters = _Filters() if Name.SECCOMP not in left else None
+    namespaces_ = spaces.layer() if spaces is not None else _LEFT_OUT
+    as_user = spaces is not None and spaces.as_user
+    if Name.UID in left:
+        uid = _LEFT_OUT
+    elif as_user or not inside:
+        uid = Layer(False, "only root can give workers users of their own; they run as the server's, without its files")
+    elif spaces is not None and namespaces_.holds:
+        uid = _user(spaces.why_no_user)
+    else:
+        uid = _user(Trial(functools.partial(trials.try_user, scratch, user)).why(0, str))
     found = {
         Name.PROCESSES: Layer(True, "tool code runs in worker processes, never in the server"),
         Name.NAMESPACES: namespaces_,
-        Name.LANDLOCK: landlock_,
-        Name.SECCOMP: _seccomp() if Name.SECCOMP not in left else _LEFT_OUT,
-        Name.UID: _uid(shown, scratch, as_user, inside=namespaces_.holds) if Name.UID not in left else _LEFT_OUT,
+        Name.LANDLOCK: locks.layer() if locks is not None else _LEFT_OUT,
+        Name.SECCOMP: filters.layer() if filters is not None else _LEFT_OUT,
+        Name.UID: uid,
         Name.RLIMITS: Layer(True, "memory, processor time, file size, open files, no core dumps"),
         Name.NO_NEW_PRIVS: Layer(True, "and no capabilities"),
     }
-    return Layers(found, as_user, abi)
+    return Layers(found, as_user, locks.abi if locks is not None else 0)
 
 
-def _namespaces(shown: View) -> tuple[Layer, bool]:
-    """The layer, and whether it takes a user namespace."""
-    why: str | None = None
-    for as_user in (False, True):
-        if as_user or kernel.has_capability(kernel.CAP_SYS_ADMIN):
-            why = _try(functools.partial(_try_namespaces, shown, as_user), namespaces.why_not)
-            if why is None:
-                how = "in a user namespace: " if as_user else ""
-                return Layer(True, f"{how}files, processes, network, IPC and host name of their own"), as_user
-    return Layer(False, str(why)), False
+class _Spaces:
+    """Namespaces, and in them a user of its own, as root where this process is root, else in a user namespace."""
+
+    def __init__(self, shown: View, user: int | None) -> None:
+        self._shown = shown
+        self.as_user = not kernel.has_capability(kernel.CAP_SYS_ADMIN)
+        self.why_no_user: str | None = None
+        steps = [functools.partial(trials.try_namespaces, shown, self.as_user)]
+        if user is not None and not self.as_user:
+            steps.append(functools.partial(trials.try_user, None, user))
+        self._trial = Trial(*steps)
+
+    def layer(self) -> Layer:
+        why = self._trial.why(0, namespaces.why_not)
+        self.why_no_user = self._trial.why(1, str)
+        if why is not None and not self.as_user:
+            self.as_user = True
+            why = Trial(functools.partial(trials.try_namespaces, self._shown, self.as_user)).why(0, namespaces.why_not)
+        if why is not None:
+            self.as_user = False
+            return Layer(False, why)
+        how = "in a user namespace: " if self.as_user else ""
+        return Layer(True, f"{how}files, processes, network, IPC and host name of their own")
 
 
-def _landlock(shown: View) -> tuple[Layer, int]:
-    """The layer, and the kernel's version of it."""
-    try:
-        abi = landlock.version()
-    except OSError as error:
-        return Layer(False, landlock.why_not(error)), 0
-    why = _try(functools.partial(_try_landlock, shown, abi), landlock.why_not)
-    return (Layer(False, why), 0) if why is not None else (Layer(True, f"version {abi}: {landlock.reach(abi)}"), abi)
+class _Locks:
+    """Landlock, and the version of it that holds, 0 for none."""
+
+    def __init__(self, shown: View) -> None:
+        self.abi = 0
+        self._why = ""
+        try:
+            self.abi = landlock.version()
+        except OSError as error:
+            self._why = landlock.why_not(error)
+            return
+        self._trial = Trial(functools.partial(trials.try_landlock, shown, self.abi))
+
+    def layer(self) -> Layer:
+        why = self._why or self._trial.why(0, landlock.why_not)
+        if why:
+            self.abi = 0
+            return Layer(False, why)
+        return Layer(True, f"version {self.abi}: {landlock.reach(self.abi)}")
 
 
-def _seccomp() -> Layer:
-    if not syscalls.table():
-        known = "those of x86_64 and aarch64 are"
-        return Layer(False, f"the system calls of {syscalls.MACHINE} are not known; {known}")
-    why = _try(_try_seccomp, lambda error: f"the kernel refuses the filter: {error}")
-    what = "no programs, processes, sockets, tracing, mounts; what is not listed is refused"
-    return Layer(why is None, why or what)
+class _Filters:
+    """Seccomp."""
+
+    def __init__(self) -> None:
+        self._trial = Trial(trials.try_seccomp) if syscalls.table() else None
+
+    def layer(self) -> Layer:
+        if self._trial is None:
+            known = "those of x86_64 and aarch64 are"
+            return Layer(False, f"the system calls of {syscalls.MACHINE} are not known; {known}")
+        why = self._trial.why(0, lambda error: f"the kernel refuses the filter: {error}")
+        what = "no programs, processes, sockets, tracing, mounts; what is not listed is refused"
+        return Layer(why is None, why or what)
 
 
-def _uid(shown: View, scratch: str | None, as_user: bool, *, inside: bool) -> Layer:
-    if as_user or not uids.may_change():
-        why: str | None = "only root can give workers users of their own; they run as the server's, without its files"
-    else:
-        why = _try(functools.partial(_try_user, shown, scratch, uids.Slots(os.getpid()).take(), inside), str)
+def _user(why: str | None) -> Layer:
     return Layer(why is None, why or "each worker is a user of its own")
-
-
-def _try(trial: Callable[[], None], told: Callable[[OSError], str]) -> str | None:
-    """Run a trial in a child; why it failed, or None."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        why = "it ended"
-        try:
-            trial()
-            why = ""
-        except OSError as error:
-            why = told(error)
-        except Unreachable as error:
-            why = str(error)
-        except Exception as error:  # noqa: BLE001 - it is told
-            why = f"{type(error).__name__}: {error}"
-        finally:
-            os.write(write, b"\0" + why.encode())
-            os._exit(0)
-    os.close(write)
-    try:
-        said = _read_in_time(read)
-    finally:
-        os.close(read)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    if not said.startswith(b"\0"):
-        return "the process that tried it ended"
-    return said[1:].decode() or None
-
-
-def _read_in_time(descriptor: int) -> bytes:
-    said, until = b"", time.monotonic() + _TRIAL_SECONDS
-    while select.select([descriptor], [], [], max(0.0, until - time.monotonic()))[0]:
-        piece = os.read(descriptor, 4096)
-        said += piece
-        if not piece or said.startswith(b"\0"):
-            break
-    return said
-
-
-def _try_namespaces(shown: View, as_user: bool) -> None:
-    user, group = os.getuid(), os.getgid()
-    namespaces.enter(shown, as_user=as_user)
-    namespaces.private_scratch(1 << 20, user, group)
-    Path(namespaces.SCRATCH, "file").write_bytes(b"x")
-    Path(os.__file__).read_bytes()
-    if Path("/proc/self").exists() or Path("/etc/passwd").exists():
-        raise RuntimeError("the machine's files can still be seen")
-
-
-def _try_landlock(shown: View, abi: int) -> None:
-    ruleset = landlock.Ruleset(abi)
-    for path in shown.paths:
-        descriptor = os.open(path, os.O_PATH)
-        ruleset.allow(descriptor, landlock.READ, is_folder=os.path.isdir(path))  # noqa: PTH112
-    kernel.no_new_privileges()
-    landlock.restrict(ruleset.descriptor, abi)
-    Path(os.__file__).read_bytes()
-    try:
-        os.listdir("/")  # noqa: PTH208
-    except PermissionError:
-        return
-    raise RuntimeError("it is set, and files outside can still be read")
-
-
-def _try_seccomp() -> None:
-    kernel.no_new_privileges()
-    seccomp.Filter(seccomp.WORKER).install(os.getpid())
-    try:
-        socket.socket().close()
-    except PermissionError:
-        return
-    raise RuntimeError("it is set, and sockets can still be made")
-
-
-def _try_user(shown: View, scratch: str | None, user: int, inside: bool) -> None:
-    if inside:
-        namespaces.enter(shown, as_user=False)
-    uids.become(user)
-    needed = [str(module.__file__) for module in (os, msgspec, portoser)]
-    if scratch is not None and not inside:
-        needed.append(f"{scratch}/.")
-    for path in needed:
-        try:
-            os.close(os.open(path, os.O_RDONLY if path != f"{scratch}/." else os.O_PATH))
-        except OSError as error:
-            raise Unreachable(f"other users cannot reach {path}: {error.strerror}") from None

@@ -44,7 +44,7 @@ _ALWAYS = """
     renameat renameat2 link linkat symlink symlinkat chmod fchmod fchmodat fchmodat2 umask truncate ftruncate
     fallocate fsync fdatasync sync_file_range utime utimes utimensat futimesat copy_file_range sendfile fadvise64
     readahead getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
-    mmap munmap mremap mprotect madvise brk msync mincore membarrier
+    mmap munmap mremap mprotect madvise brk msync
     poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
     eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime
     recvfrom shutdown getsockopt getsockname getpeername
