@@ -14,6 +14,8 @@ machine than about us.
     measures.py   what is measured: calls, listing, save to list_changed, starts, memory
     report.py     the table, the JSON, the machine
 
+``python -m benchmarks.runtime`` measures the runtime alone, against a bare echo over a Unix socket.
+
 ``python -m benchmarks.soak`` (or ``make soak``) drives Portoser alone, for half an hour at half of what it can answer,
 and says whether memory, descriptors, processes or latency grow.
 

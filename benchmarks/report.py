@@ -97,20 +97,27 @@ def _commit() -> str:
     return (git("rev-parse", "--short", "HEAD") or "not in git") + (" with changes" if changed else "")
 
 
-def show(sections: Mapping[str, Sequence[Row]], about: Mapping[str, str], console: Console) -> None:
+def show(
+    sections: Mapping[str, Sequence[Row]],
+    about: Mapping[str, str],
+    console: Console,
+    *,
+    title: str = "Portoser against bare FastMCP",
+    bare: str = "bare FastMCP",
+) -> None:
     """Print the one table."""
-    table = Table(title="Portoser against bare FastMCP", title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("what", no_wrap=True)
-    for column in ("bare FastMCP", "Portoser"):
+    for column in (bare, "Portoser"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for column in ("ratio", "bar", "met"):
         table.add_column(column, justify="right", no_wrap=True)
-    for title, rows in sections.items():
+    for section, rows in sections.items():
         if not rows:
             continue
         table.add_section()
-        table.add_row(f"[bold]{title}[/bold]")
+        table.add_row(f"[bold]{section}[/bold]")
         for row in rows:
             ratio = "" if row.shown_ratio is None else f"{row.shown_ratio:.2f}"
             table.add_row(row.label, _number(row.bare), _number(row.ours), row.unit, ratio, row.bar, _MET[row.passed])

@@ -16,7 +16,7 @@ from portoser.runtime.environments.nurseries import Nurseries
 from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
 from portoser.runtime.pool import Key, Pool
 from portoser.runtime.process import WorkerProcess
-from portoser.runtime.protocol import CallerView, CallFrame, Load, ProtocolViolation
+from portoser.runtime.protocol import CallerView, CallFrame, Load, ProtocolViolation, Result
 from portoser.runtime.running import Running, WorkerEnded
 from portoser.runtime.sharing import OpenedInVain, Shared, Sharing
 from portoser.runtime.types import Call, Events, Execution, FilesLoader, PowerHost, Program
@@ -33,11 +33,8 @@ class _Asked(NamedTuple):
     frame: bytearray
     caller: Caller
     powers: PowerHost | None
-
-    @property
-    def key(self) -> Key:
-        """Which workers may run it."""
-        return Key(self.program.digest, self.caller.subject)
+    key: Key
+    """Which workers may run it."""
 
     @property
     def who(self) -> Hashable:
@@ -76,7 +73,7 @@ class Calls:
         except _UNSENDABLE as error:
             message = f"Invalid arguments: they cannot be sent to the tool: {error}"
             return Execution(outcome="error", reason="invalid_arguments", message=message)
-        asked = _Asked(program, files, frame, caller, powers)
+        asked = _Asked(program, files, frame, caller, powers, Key(program.digest, caller.subject))
         if allowance.share > 1:
             return await self._execute_beside_others(asked, running)
         running.aside, running.back = self._pool.step_aside, self._pool.step_back
@@ -145,18 +142,30 @@ class Calls:
         self, worker: WorkerProcess, asked: _Asked, running: Running, began: float, load: bytearray | None
     ) -> tuple[Execution, bool]:
         """What came of a call, and whether its worker should have no other."""
+        environment = asked.program.environment
         try:
-            with self._nurseries.using(asked.program.environment), self._workplace.at_work(worker):
-                if load is not None:
-                    self._prepare(worker, running.allowance, load)
-                result = await worker.run(running, asked.frame, asked.powers)
-                await check_volume(result)
+            if environment is None:
+                result = await self._result(worker, asked, running, load)
+            else:
+                with self._nurseries.using(environment):
+                    result = await self._result(worker, asked, running, load)
             return execution_of(result, running, began), result.retire
         except WorkerEnded as ended:
             return execution_that_ended(ended, running, began), not worker.alive
         except ProtocolViolation as error:
             message = f"The tool's worker broke the protocol: {error}."
             return execution_that_ended(WorkerEnded("protocol_error", message), running, began), True
+
+    async def _result(self, worker: WorkerProcess, asked: _Asked, running: Running, load: bytearray | None) -> Result:
+        self._workplace.begins(worker)
+        try:
+            if load is not None:
+                self._prepare(worker, running.allowance, load)
+            result = await worker.run(running, asked.frame, asked.powers)
+            await check_volume(result)
+        finally:
+            self._workplace.ends(worker)
+        return result
 
     def _prepare(self, worker: WorkerProcess, allowance: Allowance, load: bytearray) -> None:
         self._workplace.set_up(worker, allowance)

@@ -1,7 +1,6 @@
 """What a worker prints: read from its pipe, kept up to a limit, and given to the call that it belongs to."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 
@@ -58,13 +57,12 @@ class Output:
 
     def _read_piece(self) -> int | None:
         """Read once: how many bytes there were; 0 for none now, None for none any more."""
-        piece = b""
-        with contextlib.suppress(BlockingIOError):
+        try:
             piece = os.read(self._descriptor, _READ)
-            if not piece:
-                return None
-        if not piece:
+        except BlockingIOError:
             return 0
+        if not piece:
+            return None
         if len(self._running) != 1:
             self._belongs_to_nobody(len(piece))
             return len(piece)

@@ -240,7 +240,8 @@ class Runtime:
         try:
             worker = await pool.fresh(environment, allowance.scratch)
             try:
-                with self._describers.using(environment), self._workplace.at_work(worker):
+                self._workplace.begins(worker)
+                with self._describers.using(environment):
                     self._workplace.set_up(worker, allowance)
                     answer = await worker.describe(running, frame)
             except WorkerEnded as ended:
@@ -249,6 +250,7 @@ class Runtime:
                 message = f"The file cannot be imported: {ended.message}"
                 raise CodeError(message, path=entry_path, advice=_printed(running)) from None
             finally:
+                self._workplace.ends(worker)
                 pool.give_back(worker, None)
         finally:
             self._described_at = time.monotonic()
