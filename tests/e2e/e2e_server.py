@@ -32,6 +32,8 @@ URL_LINE = re.compile(r"http://127\.0\.0\.1:(\d+)")
 class Server:
     """``portoser serve`` in its own folder: a git repository with ``tools.d`` in it."""
 
+    seconds_to_start = SECONDS_TO_START
+
     def __init__(self, home: Path, **env: str) -> None:
         self.home = home
         self.tools = home / "tools.d"
@@ -65,7 +67,7 @@ class Server:
         offset = self.begin()
         process = self.process
         assert process is not None
-        deadline = time.monotonic() + SECONDS_TO_START
+        deadline = time.monotonic() + self.seconds_to_start
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise AssertionError(f"the server ended with {process.returncode}:\n{self.output()}")
@@ -75,7 +77,7 @@ class Server:
                 if self._is_ready():
                     return
             time.sleep(0.02)
-        raise AssertionError(f"the server was not ready in {SECONDS_TO_START:g} s:\n{self.output()}")
+        raise AssertionError(f"the server was not ready in {self.seconds_to_start:g} s:\n{self.output()}")
 
     def _is_ready(self) -> bool:
         try:
