@@ -35,8 +35,8 @@ from portoser.invocation import Invocation
 from portoser.invocation.nonces import SharedNonces
 from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 from portoser.mcp.server import McpServer, build_mcp
+from portoser.powers import room
 from portoser.powers.host import Powers
-from portoser.powers.registry import RegistryPower
 from portoser.progress import AdmissionProgress
 from portoser.registry.access import Access
 from portoser.registry.changes import RegistryWriter
@@ -105,14 +105,17 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
         await runtime.start()
 
         metrics = Metrics()
+        powers = Powers(room.powers(registry=settings.registry_path), observe=metrics.observe_power)
+        stack.push_async_callback(powers.aclose)
         invocation = Invocation(
             follower,
             access,
             code,
             runtime,
-            Powers([RegistryPower(settings.registry_path)]),
+            powers,
             audit_writer,
             SharedNonces(database),
+            answer_seconds=settings.answer_timeout,
             observe=metrics.observe_call,
         )
         environments = Environments(

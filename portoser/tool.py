@@ -15,11 +15,13 @@ import asyncio
 import base64
 import logging
 import mimetypes
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Protocol
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, Unpack
 from urllib.parse import quote
+
+from portoser.tool_http import Options, Response, body_of, headers_of, with_params
 
 __all__ = [
     "Answer",
@@ -28,10 +30,12 @@ __all__ = [
     "Context",
     "ElicitError",
     "EmbeddedResource",
+    "Http",
     "Image",
     "Power",
     "PowerError",
     "Registry",
+    "Response",
     "ToolError",
     "cluster",
     "ctx",
@@ -453,8 +457,77 @@ class Registry(Power):
         return _ask("registry", "read", (path,), {})
 
 
+class Http(Power):
+    """Requests to the hosts that the manifest names under ``uses: {network: ["api.example.com:443"]}``.
+
+    Portoser sends them, where its policy grants them. An answer has at most 8 MiB; all of a request, with its
+    redirects, takes 30 s or the ``timeout`` that is given, and never longer than the call may take.
+    """
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, Any] | Sequence[tuple[str, Any]] | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        json: Any = None,
+        data: Any = None,
+        content: str | bytes | None = None,
+        timeout: float | None = None,
+        follow_redirects: bool = True,
+    ) -> Response:
+        """Send a request, and wait for its answer, whatever its status is.
+
+        ``params`` are added to the URL's query; a list is its name several times, None is left out. The body is
+        ``json``, or ``data`` (a mapping is sent as a form), or ``content`` as it is. ``timeout`` is in seconds.
+
+        Raises:
+            PowerError: it is not granted, cannot be sent, or has no answer that can be taken.
+        """
+        body, kind = body_of(json, data, content)
+        named = {"timeout": timeout, "follow_redirects": follow_redirects}
+        asked = {name: value for name, value in named.items() if value is not None and value is not True}
+        told = headers_of(headers, kind)
+        answer = _ask(
+            self._name,
+            str(method).lower(),
+            (with_params(str(url), params),),
+            {**asked, **({"headers": told} if told else {}), **({"content": body} if body else {})},
+        )
+        return Response(answer["status"], answer["headers"], answer["content"], answer["url"])
+
+    def get(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("GET", url, …)``."""
+        return self.request("GET", url, **options)
+
+    def head(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("HEAD", url, …)``."""
+        return self.request("HEAD", url, **options)
+
+    def options(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("OPTIONS", url, …)``."""
+        return self.request("OPTIONS", url, **options)
+
+    def post(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("POST", url, …)``."""
+        return self.request("POST", url, **options)
+
+    def put(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("PUT", url, …)``."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("PATCH", url, …)``."""
+        return self.request("PATCH", url, **options)
+
+    def delete(self, url: str, **options: Unpack[Options]) -> Response:
+        """``request("DELETE", url, …)``."""
+        return self.request("DELETE", url, **options)
+
+
 ctx = Context()
 registry = Registry("registry")
 vault = Power("vault")
 cluster = Power("cluster")
-http = Power("http")
+http = Http("http")

@@ -14,7 +14,7 @@ from portoser.catalog.group import Group
 from portoser.catalog.policy import Policy, PowerRule, Role
 from sync import fields
 from sync.located import Node, Problems, did_you_mean, one_of
-from sync.tool_fields import POWERS, TOOL_KEYS, ToolFields, group_name, tool_fields
+from sync.tool_fields import POWERS, TOOL_KEYS, ToolFields, group_name, places_among, tool_fields
 from sync.yaml_text import read_documents
 
 KINDS = ("Tool", "Group", "Policy")
@@ -22,7 +22,7 @@ GROUP_KEYS = ("name", "enabled", "permissions", "description")
 POLICY_KEYS = ("roles", "clients", "powers")
 GRANTS = (*POWERS, "requires")
 """What a rule of the policy may grant."""
-RULE_KEYS = (*GRANTS, "actions", "owner", "tools")
+RULE_KEYS = (*GRANTS, "actions", "owner", "tools", "private")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +232,8 @@ def _power_rule(problems: Problems, node: Node, form: str) -> PowerRule:
         for power in GRANTS
         if power in pairs
     }
+    if "network" in pairs:
+        places_among(problems, fields.texts(Problems(), pairs["network"], "", "") or ())
     for pattern in grants.get(requirement.POWER, ()):
         if not requirement.PATTERN.fullmatch(pattern):
             problems.error(
@@ -244,6 +246,17 @@ def _power_rule(problems: Problems, node: Node, form: str) -> PowerRule:
     actions = fields.words(problems, pairs.get("actions"), "powers.actions", "actions: [get]")
     owner = fields.text(problems, pairs.get("owner"), "powers.owner", 'owner: "git:main"')
     tools = fields.words(problems, pairs.get("tools"), "powers.tools", 'tools: ["orders.*"]')
+    private = fields.flag(problems, pairs.get("private"), "powers.private")
+    if private and "network" not in grants:
+        problems.key_error(
+            pairs["private"],
+            "'private' says that names of 'network' may lead to private addresses, and this rule has no 'network'.",
+            'Take it out, or write for example: {network: ["db.internal:8080"], private: true}',
+        )
     return PowerRule(
-        grants=grants, actions=actions or (), owner=owner or "*", tools=tools if tools is not None else ("*",)
+        grants=grants,
+        actions=actions or (),
+        owner=owner or "*",
+        tools=tools if tools is not None else ("*",),
+        private=private is True,
     )

@@ -11,6 +11,7 @@ from portoser.catalog.requirement import POWER as REQUIRES
 from portoser.catalog.revision import KIB, Declaration, SourceFile
 from sync.documents import Entrypoint, ToolDocument
 from sync.located import Node, Problems, did_you_mean, nearest
+from sync.powers_in_code import FORMS, undeclared
 from sync.texts import MAX_TOOL, CodeFile, code_path_problem, function_named_after
 from sync.tool_fields import ToolFields, check_against_parameters
 
@@ -68,6 +69,8 @@ def link_tool(document: ToolDocument, folder: Folder, group: str | Problem | Non
     entrypoint = None
     if files:
         entrypoint = _entrypoint(problems, document, files)
+    if entrypoint is not None:
+        check_powers(problems, document.fields, files, entrypoint, folder=PurePosixPath(document.path).parent)
     name = document.fields.name
     own_group = document.fields.group
     if own_group is None:
@@ -225,6 +228,24 @@ def check_function(
         problems.found.append(Problem(path=whole, line=line, column=column, message=message, advice=advice))
     check_against_parameters(problems, fields, found.parameters, is_async=found.is_async)
     return True
+
+
+def check_powers(
+    problems: Problems, fields: ToolFields, files: Mapping[str, CodeFile], entrypoint: str, *, folder: PurePosixPath
+) -> None:
+    """Tell of each power that the code uses and the declaration does not name. ``folder`` is where the files are."""
+    file, _, function = entrypoint.partition(":")
+    modules = {path: (code.module.powers, code.text) for path, code in files.items()}
+    for path, use in undeclared(modules, (file, function), fields.uses):
+        problems.found.append(
+            Problem(
+                path=str(folder / path),
+                line=use.line,
+                column=use.column,
+                message=f"The tool uses the power {use.power}, and its manifest does not say so.",
+                advice=f"Write what it needs there, for example: uses: {{{FORMS[use.power]}}}",
+            )
+        )
 
 
 def _place_of_key(node: Node | None) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from portoser.catalog.group import Group
 from portoser.catalog.policy import Policy
 from portoser.catalog.tool import GIT
 from sync.documents import Document, GroupDocument, ManifestFile, PolicyDocument, ToolDocument, read_manifest
+from sync.grants import ungranted
 from sync.linking import DeclaredTool, Folder, Linked, link_tool, placed
 from sync.located import did_you_mean
 from sync.rest import from_rest
@@ -25,7 +26,7 @@ __all__ = ["DeclaredTool", "Reader", "Reading", "from_rest", "is_read", "placed"
 
 _Single = TypeVar("_Single", GroupDocument, PolicyDocument)
 
-READER_FORM = 2
+READER_FORM = 3
 """Grows when the same text comes to mean something else, so that what was applied is read again."""
 
 _MANIFESTS = (".yaml", ".yml")
@@ -220,6 +221,9 @@ class Reader:
         if not broken:
             problems.extend(_undeclared_groups(tools, {document.name for document in groups}))
         policy = self._policy(policies, problems)
+        in_force = policy.policy if policy is not None else Policy() if not policies and not broken else None
+        if self._is_authority and in_force is not None:
+            problems.extend(ungranted(tools, in_force, owner=self.owner))
         return Reading(
             tools=tuple(taken[name] for name in sorted(taken)),
             groups=declared_groups,

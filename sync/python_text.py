@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from portoser.catalog.errors import Problem
+from sync.powers_in_code import NONE, PowersInCode, powers_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Module:
     classes: frozenset[str] = frozenset()
     is_open: bool = False
     """Whether names may come from elsewhere, by ``from x import *``."""
+    powers: PowersInCode = NONE
     problem: Problem | None = None
 
     def public_functions(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ def read_module(text: str, path: str) -> Module:
         )
     except (ValueError, MemoryError, RecursionError):
         return _unreadable(path, 0, 0, "The file cannot be parsed: it nests too deeply.", "Make it simpler.")
-    return _described(tree)
+    return _described(tree, powers_in(tree, text))
 
 
 def _unreadable(path: str, line: int, column: int, message: str, advice: str) -> Module:
@@ -76,7 +78,7 @@ def _advice(error: SyntaxError) -> str:
     return f"Look at: {shown[:80]}" if shown else ""
 
 
-def _described(tree: ast.Module) -> Module:
+def _described(tree: ast.Module, powers: PowersInCode) -> Module:
     functions: dict[str, Function] = {}
     bound: set[str] = set()
     classes: set[str] = set()
@@ -94,7 +96,9 @@ def _described(tree: ast.Module) -> Module:
             bound.update(_names(statement.targets))
         elif isinstance(statement, ast.AnnAssign):
             bound.update(_names([statement.target]))
-    return Module(functions=functions, bound=frozenset(bound), classes=frozenset(classes), is_open=is_open)
+    return Module(
+        functions=functions, bound=frozenset(bound), classes=frozenset(classes), is_open=is_open, powers=powers
+    )
 
 
 def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

@@ -5,6 +5,7 @@ and for wrong Python the file's, with line and column.
 """
 
 import re
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from portoser.catalog.errors import Invalid, Problem
 from portoser.catalog.revision import KIB, SourceFile
 from sync import fields
 from sync.documents import Entrypoint, read_entrypoint
-from sync.linking import DeclaredTool, check_function, declared
+from sync.linking import DeclaredTool, check_function, check_powers, declared
 from sync.located import Node, Problems, from_json
 from sync.texts import MAX_FILE, MAX_TOOL, CodeFile, code_path_problem, function_named_after, read_code
 from sync.tool_fields import TOOL_KEYS, ToolFields, tool_fields
@@ -46,6 +47,8 @@ def from_rest(body: dict[str, Any]) -> DeclaredTool:
     files = _files(problems, pairs, told.name)
     stated = read_entrypoint(problems, pairs.get("entrypoint"))
     entrypoint = _entrypoint(problems, told, files, stated) if files else None
+    if entrypoint is not None:
+        check_powers(problems, told, files, entrypoint, folder=PurePosixPath())
     found = tuple(msgspec.structs.replace(problem, tool=told.name) for problem in problems.found)
     if told.name is None or entrypoint is None or problems.has_errors:
         raise Invalid(problem for problem in found if problem.is_error)

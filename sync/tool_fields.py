@@ -9,9 +9,12 @@ from packaging.utils import canonicalize_name
 
 from portoser.catalog import requirement
 from portoser.catalog.names import GROUP_NAME, name_problem, name_warning, strict_name
+from portoser.catalog.network import PlacePattern, place_pattern
 from portoser.catalog.revision import Annotations, Example, Isolation, JsonSchema, Limits
 from portoser.catalog.units import parse_duration, parse_rate, parse_size
+from portoser.powers.room import OPEN, PRESENT, WORDS
 from sync import fields
+from sync.given import given
 from sync.located import Node, Problems, did_you_mean
 from sync.schemas import schema
 
@@ -34,17 +37,19 @@ TOOL_KEYS = (
     "outputSchema",
     "adopt",
 )
-POWERS = ("registry", "vault", "cluster", "network")
+POWERS = WORDS
 """What a manifest may ask for and a policy may grant; ``network`` is what the power ``http`` reaches."""
 
-PRESENT_POWERS = frozenset(("registry",))
+PRESENT_POWERS = PRESENT
 """Those that this server has; a call that uses another one fails."""
 
-FAKED_POWERS = ("registry", "vault", "cluster", "http")
-"""What an example's ``given`` may answer for."""
-
 ANNOTATION_KEYS = ("title", "readOnly", "destructive", "idempotent", "openWorld")
-LIMIT_KEYS = ("timeout", "memory", "result", "logs", "concurrency", "rate", "share")
+LIMIT_KEYS = (
+    *("timeout", "cpu", "memory", "scratch", "result", "logs", "output", "files", "powers"),
+    *("concurrency", "rate", "share"),
+)
+MOST_FILES = 65_536
+MOST_POWERS = 1_000_000
 MOST_CONCURRENCY = 10_000
 MOST_SHARE = 1_000
 EXAMPLE_KEYS = ("call", "given", "expect")
@@ -76,6 +81,8 @@ class ToolFields:
     isolation: Isolation
     confirm: tuple[str, Node] | None
     uses: dict[str, list[str]]
+    uses_places: tuple[tuple[str, str, Node], ...]
+    """The word of a power, what is asked of it, and where; of the powers that are granted by the policy."""
     requires: tuple[str, ...]
     requires_place: Node | None
     redact: tuple[tuple[str, Node], ...]
@@ -88,6 +95,7 @@ class ToolFields:
 
 def tool_fields(problems: Problems, pairs: dict[str, Node], *, place: Node, default_name: str | None) -> ToolFields:
     """Read the fields, and tell of everything that is wrong with them. ``place`` is the whole declaration."""
+    uses, uses_places = _uses(problems, pairs.get("uses"))
     limits, share = _limits(problems, pairs.get("limits"))
     confirm = fields.text(problems, pairs.get("confirm"), "confirm", 'confirm: "Refund {amount}?"')
     redact = fields.texts(problems, pairs.get("redact"), "redact", "redact: [card_number]")
@@ -104,7 +112,8 @@ def tool_fields(problems: Problems, pairs: dict[str, Node], *, place: Node, defa
         limits=limits,
         isolation=Isolation(isolation) if isolation else Isolation.REUSE,
         confirm=(confirm, pairs["confirm"]) if confirm is not None else None,
-        uses=_uses(problems, pairs.get("uses")),
+        uses=uses,
+        uses_places=uses_places,
         requires=_requires(problems, pairs.get("requires")),
         requires_place=pairs.get("requires"),
         redact=redact or (),
@@ -168,10 +177,15 @@ def _limits(problems: Problems, node: Node | None) -> tuple[Limits, Node | None]
     form = "limits: {timeout: 10s, memory: 256MiB, rate: 60/min}"
     pairs = fields.mapping(problems, node, "limits", form, LIMIT_KEYS)
     read = {
-        "timeout": fields.parsed(problems, pairs.get("timeout"), parse_duration),
-        "memory": fields.parsed(problems, pairs.get("memory"), parse_size),
-        "result": fields.parsed(problems, pairs.get("result"), parse_size),
-        "logs": fields.parsed(problems, pairs.get("logs"), parse_size),
+        **{name: fields.parsed(problems, pairs.get(name), parse_duration) for name in ("timeout", "cpu")},
+        **{
+            name: fields.parsed(problems, pairs.get(name), parse_size)
+            for name in ("memory", "scratch", "result", "logs", "output")
+        },
+        "files": fields.whole_number(problems, pairs.get("files"), "limits.files", "files: 64", at_most=MOST_FILES),
+        "powers": fields.whole_number(
+            problems, pairs.get("powers"), "limits.powers", "powers: 1000", at_most=MOST_POWERS
+        ),
         "rate": fields.parsed(problems, pairs.get("rate"), parse_rate),
         "concurrency": fields.whole_number(
             problems, pairs.get("concurrency"), "limits.concurrency", "concurrency: 4", at_most=MOST_CONCURRENCY
@@ -182,17 +196,31 @@ def _limits(problems: Problems, node: Node | None) -> tuple[Limits, Node | None]
     return msgspec.convert(told, Limits) if told else _USUAL_LIMITS, pairs.get("share")
 
 
-def _uses(problems: Problems, node: Node | None) -> dict[str, list[str]]:
+def _uses(problems: Problems, node: Node | None) -> tuple[dict[str, list[str]], tuple[tuple[str, str, Node], ...]]:
     form = 'uses: {vault: ["orders/stripe-key"], network: ["api.stripe.com:443"]}'
     uses: dict[str, list[str]] = {}
+    places: list[tuple[str, str, Node]] = []
     for power, value in fields.mapping(problems, node, "uses", form, POWERS, hints=_USES_HINTS).items():
-        asked = fields.words(problems, value, f"uses.{power}", f'{power}: ["…"]')
+        asked = fields.texts(problems, value, f"uses.{power}", f'{power}: ["…"]')
         if asked is not None:
-            uses[power] = list(asked)
+            uses[power] = [word for word, _ in asked]
+        if power == "network":
+            asked = places_among(problems, asked or ())
+        if power in PRESENT_POWERS and power not in OPEN:
+            places += [(power, word, item.bare()) for word, item in asked or ()]
         if power not in PRESENT_POWERS:
             key = Node(power, value.path, value.key_line or value.line, value.key_column or value.column)
             problems.warning(key, f"This server has no power {power!r} yet: a call that uses it fails.")
-    return uses
+    return uses, tuple(places)
+
+
+def places_among(problems: Problems, asked: tuple[tuple[str, Node], ...]) -> tuple[tuple[str, Node], ...]:
+    """The texts that name a host and a port; of the others is told."""
+    return tuple((word, item) for word, item in asked if fields.parsed(problems, item, _place) is not None)
+
+
+def _place(word: object) -> PlacePattern:
+    return place_pattern(str(word))
 
 
 def _requires(problems: Problems, node: Node | None) -> tuple[str, ...]:
@@ -246,11 +274,10 @@ def _example(problems: Problems, node: Node, form: str) -> Example:
     if call is not None and not isinstance(call.value, dict):
         fields.wrong_type(problems, call, "call", "call: {order_id: A1, amount: 5}")
         call = None
-    given = fields.mapping(problems, pairs.get("given"), "given", "given: {registry: {services: []}}", FAKED_POWERS)
     expect = pairs.get("expect")
     return Example(
         call=call.plain() if call is not None else {},
-        given={power: value.plain() for power, value in given.items()},
+        given=given(problems, pairs.get("given")),
         expect=expect.plain() if expect is not None else msgspec.UNSET,
         line=node.line,
     )
@@ -272,11 +299,11 @@ def check_against_parameters(
             "'limits.share' lets one worker run several calls, which needs an async function.",
             "Write 'async def', or take the limit out.",
         )
-    elif declared.share is not None and declared.limits.share > 1:
-        problems.warning(
+    if declared.share is not None and declared.limits.share > 1 and declared.isolation is Isolation.FRESH:
+        problems.error(
             declared.share,
-            "'limits.share' has no effect yet: each worker runs one call at a time.",
-            "Take it out, or leave it for later; calls of one caller run at once in workers of their own.",
+            "'limits.share' lets calls share a worker, where 'isolation: fresh' gives each its own.",
+            "Take one of the two out.",
         )
     if declared.confirm is not None:
         _check_question(problems, *declared.confirm, parameters)

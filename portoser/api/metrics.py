@@ -34,6 +34,12 @@ class Metrics:
             registry=self._registry,
         )
         # Looking a child up by its label costs more than counting; there are few outcomes.
+        self._uses = Counter(
+            "portoser_power_uses",
+            "What running tools asked of powers, by power and by what came of it: ok, refused or failed.",
+            ["power", "outcome"],
+            registry=self._registry,
+        )
         self._calls = {outcome: calls.labels(outcome.value) for outcome in Outcome}
         self._durations = durations
 
@@ -41,6 +47,10 @@ class Metrics:
         """Count one call that ended."""
         self._calls[outcome].inc()
         self._durations.observe(seconds)
+
+    def observe_power(self, power: str, outcome: str) -> None:
+        """Count one use of a power."""
+        self._uses.labels(power, outcome).inc()
 
     def watch(self, services: "Services") -> None:
         """Tell of the parts of a server, too, whenever somebody asks."""

@@ -4,11 +4,13 @@ import hashlib
 import re
 
 import asyncpg
+import msgspec
 
 from portoser.audit.entry import Entry, Event, Outcome
 from portoser.audit.redaction.taint import clean
 from portoser.catalog.caller import Caller, CallerKind
 from portoser.store.audit import Row
+from portoser.store.database import encode_json
 
 _MASKED = re.compile(r"session-[0-9a-f]{12}")
 _LONGEST_NAME = 200
@@ -47,7 +49,8 @@ def row_of(entry: Entry) -> Row:
         _text(entry.error),
         entry.duration_ms,
         _name(entry.request_id),
-        entry.powers,
+        # Encoded already: a list among the values of a column would be taken for one more dimension of it.
+        None if entry.powers is None else msgspec.Raw(encode_json(entry.powers)),
     )
 
 

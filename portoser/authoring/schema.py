@@ -8,20 +8,25 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from portoser.catalog.allowance import Allowance
 from portoser.catalog.group import Group
 from portoser.catalog.names import GROUP_NAME, TOOL_NAME
 from portoser.catalog.policy import PowerRule, Role
 from portoser.catalog.revision import KIB, MIB, Annotations, Isolation, Limits
 from portoser.catalog.units import DURATION_FORM, RATE_FORM, SIZE_FORM
+from portoser.powers.fakes import HTTP_KEYS
+from portoser.powers.registry import METHODS as REGISTRY_METHODS
 from sync.documents import GRANTS, GROUP_KEYS, KINDS, POLICY_KEYS, RULE_KEYS
 from sync.fields import MAX_TEXT
+from sync.given import FAKED_POWERS, HTTP_METHODS
 from sync.tool_fields import (
     ANNOTATION_KEYS,
     EXAMPLE_KEYS,
-    FAKED_POWERS,
     LIMIT_KEYS,
     MAX_EXAMPLES,
     MOST_CONCURRENCY,
+    MOST_FILES,
+    MOST_POWERS,
     MOST_SHARE,
     POWERS,
     PRESENT_POWERS,
@@ -30,6 +35,8 @@ from sync.tool_fields import (
 
 FILE = "manifest.schema.json"
 TITLE = "A manifest of Portoser"
+
+_HTTP_URL = "https://api.example.com/v1/*"
 
 _Schema = dict[str, Any]
 
@@ -87,7 +94,7 @@ def _tool() -> _Schema:
                 "enum": [str(word) for word in Isolation],
                 "default": str(Isolation.REUSE),
             },
-            "limits": _limits(default),
+            "limits": _limits(default, Allowance()),
             "uses": _object(
                 "The powers that it uses, and what of each. The registry may be read by every tool.",
                 {power: _texts(_power(power)) for power in POWERS},
@@ -129,7 +136,7 @@ def _annotations() -> _Schema:
     )
 
 
-def _limits(default: Limits) -> _Schema:
+def _limits(default: Limits, usual: Allowance) -> _Schema:
     return _object(
         "What one call may use.",
         _of_keys(
@@ -140,9 +147,18 @@ def _limits(default: Limits) -> _Schema:
                     "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": DURATION_FORM}],
                     "default": f"{default.timeout:g}s",
                 },
+                "cpu": {
+                    "description": "How much processor time it may use, in all its threads: 20s, 500ms.",
+                    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": DURATION_FORM}],
+                    "default": f"{usual.cpu:g}s",
+                },
                 "memory": _size("How much memory it may have.", f"{default.memory // MIB}MiB"),
+                "scratch": _size("How much it may write into its folder.", f"{usual.scratch // MIB}MiB"),
                 "result": _size("How large its result may be.", f"{default.result // MIB}MiB"),
                 "logs": _size("How much of what it prints is kept.", f"{default.logs // KIB}KiB"),
+                "output": _size("How much it may print, log and report; more ends it.", f"{usual.output // MIB}MiB"),
+                "files": _count("How many files it may have open.", MOST_FILES, usual.files),
+                "powers": _count("How often it may ask its powers.", MOST_POWERS, usual.powers),
                 "concurrency": {
                     "description": "How many calls may run at once on a replica. By default as many as there are.",
                     "type": "integer",
@@ -155,7 +171,7 @@ def _limits(default: Limits) -> _Schema:
                     "pattern": RATE_FORM,
                 },
                 "share": {
-                    "description": "How many calls an async tool runs in one worker at once. It has no effect yet.",
+                    "description": "How many calls of one caller an async tool runs in one worker at once.",
                     "type": "integer",
                     "minimum": 1,
                     "maximum": MOST_SHARE,
@@ -175,7 +191,22 @@ def _example() -> _Schema:
                 "call": {"description": "The arguments. By default none.", "type": "object"},
                 "given": _object(
                     "What its powers answer, by power and function: an example never reaches a real one.",
-                    {power: {"description": f"Answers of {power}, by function."} for power in FAKED_POWERS},
+                    _of_keys(
+                        FAKED_POWERS,
+                        {
+                            "registry": _object(
+                                "Answers of registry, by function; those with an argument by argument.",
+                                {method: {"description": f"What {method}() answers."} for method in REGISTRY_METHODS},
+                            ),
+                            "http": {
+                                "description": "Answers of http; the first that fits a request is its answer.",
+                                "type": "array",
+                                "items": _http_answer(),
+                            },
+                            "vault": {"description": "Answers of vault, by path.", "type": "object"},
+                            "cluster": {"description": "Answers of cluster, by function.", "type": "object"},
+                        },
+                    ),
                 ),
                 "expect": {
                     "description": "What it must answer: the structured result, or the text where there is none. "
@@ -184,6 +215,44 @@ def _example() -> _Schema:
             },
         ),
     )
+
+
+def _http_answer() -> _Schema:
+    answer = _object(
+        "What a request is answered.",
+        _of_keys(
+            HTTP_KEYS,
+            {
+                "method": {
+                    "description": "Of which requests, in any case. By default of all.",
+                    "type": "string",
+                    "pattern": f"^(?:{'|'.join(_in_any_case(method) for method in HTTP_METHODS)})$",
+                },
+                "url": {**_text("Which URL, with its query; * stands for any characters."), "examples": [_HTTP_URL]},
+                "status": {
+                    "description": "The status.",
+                    "type": "integer",
+                    "minimum": 100,
+                    "maximum": 599,
+                    "default": 200,
+                },
+                "headers": {
+                    "description": "The headers. The content's type goes without saying.",
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                },
+                "json": {"description": "The content, as JSON."},
+                "text": {"description": "The content, as text.", "type": "string", "maxLength": MAX_TEXT},
+                "base64": _text("The content, of bytes."),
+                "error": _text("Why there is no answer: the tool gets a PowerError."),
+            },
+        ),
+    )
+    return {**answer, "required": ["url"]}
+
+
+def _in_any_case(word: str) -> str:
+    return "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
 
 
 def _group() -> _Schema:
@@ -217,6 +286,7 @@ def _policy() -> _Schema:
                 "actions": _texts("What may be done with it. By default everything."),
                 "owner": {**_text("Whose tools: git:SOURCE or rest:CALLER; a pattern."), "default": default.owner},
                 "tools": {**_texts("Which tools: patterns of names."), "default": list(default.tools)},
+                "private": _flag("The names of network may lead to private addresses.", default=default.private),
             },
         ),
     )
@@ -296,6 +366,10 @@ def _size(description: str, default: str) -> _Schema:
         "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": SIZE_FORM}],
         "default": default,
     }
+
+
+def _count(description: str, most: int, default: int) -> _Schema:
+    return {"description": description, "type": "integer", "minimum": 1, "maximum": most, "default": default}
 
 
 def _json_schema(description: str) -> _Schema:

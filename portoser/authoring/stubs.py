@@ -8,10 +8,13 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "tool.py"
+_PACKAGE = Path(__file__).parents[1]
+SOURCE = _PACKAGE / "tool.py"
+BESIDE = _PACKAGE / "tool_http.py"
+"""What the module imports of ours."""
 
 _HEAD = "# Stubs of Portoser {version} for tools. Written by `portoser tool stubs`, which also writes them anew.\n\n"
-_KEPT_METHODS = frozenset({"__init__", "__getattr__", "__call__", "__await__"})
+_KEPT_METHODS = frozenset({"__init__", "__getattr__", "__getitem__", "__iter__", "__len__", "__call__", "__await__"})
 
 
 def stub_files(version: str, globals_: tuple[str, ...]) -> dict[str, str]:
@@ -24,6 +27,7 @@ def stub_files(version: str, globals_: tuple[str, ...]) -> dict[str, str]:
     return {
         "portoser/__init__.pyi": head.rstrip("\n") + "\n",
         "portoser/tool.pyi": head + stub_of(SOURCE.read_text(encoding="utf-8")),
+        "portoser/tool_http.pyi": head + stub_of(BESIDE.read_text(encoding="utf-8")),
         "__builtins__.pyi": head + names,
     }
 

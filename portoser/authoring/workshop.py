@@ -22,8 +22,8 @@ from portoser.catalog.tool import GIT, Provenance, RegisteredTool
 from portoser.invocation import CallResult, Invocation
 from portoser.invocation.asks import Later
 from portoser.invocation.nonces import OwnNonces
+from portoser.powers import room
 from portoser.powers.host import Powers
-from portoser.powers.registry import RegistryPower
 from portoser.registry.access import Access
 from portoser.registry.snapshot import EMPTY, ServedTool, Snapshot
 from portoser.runtime.environments.environments import Environments
@@ -56,7 +56,7 @@ class Workshop:
         self._access = Access(admin_groups)
         self._invocation = None
         if runtime is not None:
-            powers = Powers([RegistryPower(registry)])
+            powers = Powers(room.powers(registry=registry))
             self._invocation = Invocation(
                 self._shelf, self._access, self._shelf, runtime, powers, _Unrecorded(), OwnNonces()
             )

@@ -13,6 +13,7 @@ from portoser.catalog.tool import RegisteredTool
 from portoser.invocation.asks import Refused
 from portoser.invocation.result import CallResult
 from portoser.invocation.told import new_id
+from portoser.powers.tally import Tally
 
 ANSWERS = "$answers"
 """Beside a call's arguments in the log: what its user answered. No argument of a Python function is called so."""
@@ -25,7 +26,7 @@ class Attempt:
 
     __slots__ = (
         "_at", "_began", "answers", "arguments", "caller", "duration_ms", "has_intent", "id", "is_told", "name",
-        "outcome", "reason", "redactor", "request_id", "taint", "tool",
+        "outcome", "reason", "redactor", "request_id", "taint", "tally", "tool",
     )  # fmt: skip
 
     def __init__(self, name: str, caller: Caller, request_id: str | None, redactor: Redactor) -> None:
@@ -41,6 +42,8 @@ class Attempt:
         self.arguments: Any = None
         self.answers: dict[str, Any] = {}
         """What its user answered, by question, as the log may hold it."""
+        self.tally: Tally | None = None
+        """What it used of its powers."""
         self.has_intent = False
         self.is_told = False
         self.outcome = Outcome.ERROR
@@ -91,7 +94,14 @@ class Attempt:
             error=self.redactor.redact_text(error, self.taint) if error else None,
             duration_ms=self.duration_ms,
             request_id=self.request_id,
+            powers=self._used(),
         )
+
+    def _used(self) -> list[dict[str, Any]] | None:
+        """What it used of its powers, as the log may hold it."""
+        told = self.tally.told() if self.tally is not None else None
+        redacted = self.redactor.redact(told, self.taint) if told is not None else None
+        return redacted if isinstance(redacted, list) else None
 
     def _told_arguments(self) -> Any:
         if not self.answers:

@@ -25,6 +25,7 @@ from portoser.invocation.needs import Code, Recorder, Registered
 from portoser.invocation.nonces import Nonces
 from portoser.invocation.prepared import Prepared, PreparedRevisions
 from portoser.invocation.result import CallResult
+from portoser.invocation.standing import CallStanding
 from portoser.invocation.told import told_of
 from portoser.powers.base import PowerContext
 from portoser.powers.host import Powers
@@ -213,9 +214,11 @@ class Invocation:
                 owner=tool.owner,
                 uses=tool.revision.uses,
                 caller=attempt.caller,
+                standing=CallStanding(self._follower, self._access, tool.name, attempt.caller),
                 held_back=asking.held_back,
             )
         )
+        attempt.tally = lent.tally
         asking.has_written = lambda: lent.has_written
         powers: PowerHost = lent
         if prepared.lends_secrets:

@@ -8,9 +8,6 @@ from typing import Any
 from portoser.powers.base import Power, PowerContext, PowerRefused, Use
 from portoser.powers.tally import Tally
 
-MOST_CALLS = 1000
-"""How often one call of a tool may ask powers."""
-
 Observe = Callable[[str, str], None]
 """Told of each use: the power's name, ``unknown`` for one that is not there, and ``ok``, ``refused`` or ``failed``."""
 
@@ -39,7 +36,6 @@ class CallPowers:
         self._powers = powers
         self._context = context
         self._observe = observe
-        self._asked = 0
         self.tally = Tally()
         self.has_written = False
         """Whether a power was asked that may have changed something by it."""
@@ -65,9 +61,6 @@ class CallPowers:
             self._count(power, method, use, outcome, time.perf_counter() - began)
 
     async def _ask(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any], use: Use | None) -> Any:
-        self._asked += 1
-        if self._asked > MOST_CALLS:
-            raise PowerRefused(f"The call has asked powers {MOST_CALLS} times, and may not any more.")
         if use is None:
             raise PowerRefused(self._unknown(power))
         asked = use.power

@@ -16,7 +16,8 @@ from portoser.catalog.policy import Role
 from portoser.catalog.revision import Isolation
 from portoser.catalog.units import parse_duration, parse_rate, parse_size
 from sync.documents import GRANTS, GROUP_KEYS, POLICY_KEYS, RULE_KEYS, read_manifest
-from sync.tool_fields import ANNOTATION_KEYS, EXAMPLE_KEYS, FAKED_POWERS, LIMIT_KEYS, POWERS, TOOL_KEYS
+from sync.given import FAKED_POWERS
+from sync.tool_fields import ANNOTATION_KEYS, EXAMPLE_KEYS, LIMIT_KEYS, POWERS, TOOL_KEYS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = jsonschema_rs.validator_for(manifest_schema())

@@ -17,6 +17,8 @@ from portoser.catalog.caller import ANONYMOUS
 from portoser.catalog.errors import Unavailable
 from portoser.catalog.revision import Limits
 from portoser.catalog.units import Rate
+from portoser.powers.base import Power, Use
+from portoser.powers.host import Powers
 from portoser.runtime.types import Call, Execution, PowerHost, Program
 from portoser.store.database import Database
 
@@ -152,10 +154,10 @@ async def test_a_failing_tool_is_recorded_with_its_traceback_and_without_its_sec
 
 
 async def test_what_the_vault_gave_is_told_to_nobody_by_accident(world: World) -> None:
-    class Vault:
-        name = "vault"
+    class Vault(Power):
+        name = word = "vault"
 
-        async def call(self, method: str, args: list[Any], kwargs: dict[str, Any], context: object) -> Any:
+        async def call(self, method: str, args: list[Any], kwargs: dict[str, Any], use: Use) -> Any:
             return {"key": "vault-value-1"}
 
     async def body(program: Program, call: Call, powers: PowerHost) -> Execution:
@@ -163,7 +165,7 @@ async def test_what_the_vault_gave_is_told_to_nobody_by_accident(world: World) -
         return Execution(outcome="error", reason="exception", message=f"no {given['key']}", logs=f"used {given['key']}")
 
     world.body = body
-    world.invocation._powers._powers = {"vault": Vault()}  # type: ignore[assignment,dict-item]
+    world.invocation._powers = Powers([Vault()])
     world.serve(tool(uses={"vault": ["orders/key"]}))
     result = await world.invocation.invoke("refund", {"order_id": "A1"}, ANN)
     assert (result.message, result.logs) == (f"no {PLACEHOLDER}", f"used {PLACEHOLDER}")

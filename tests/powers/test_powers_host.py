@@ -8,7 +8,6 @@ from powers_world import Call, rule
 
 from portoser.catalog.errors import PowerError
 from portoser.powers.base import Power, PowerRefused, Use
-from portoser.powers.host import MOST_CALLS
 from portoser.powers.tally import MOST_ROWS
 
 
@@ -94,15 +93,6 @@ async def test_a_caller_who_may_not_call_the_tool_any_more_is_refused_every_powe
 async def test_a_power_that_is_not_there_is_refused_with_the_close_one() -> None:
     with pytest.raises(PowerRefused, match=r"no power 'registri'\. Did you mean registry\?"):
         await call().ask("registri", "services")
-
-
-async def test_a_call_may_ask_a_thousand_times_and_another_call_again() -> None:
-    asked = call()
-    for _ in range(MOST_CALLS):
-        await asked.ask("registry", "services")
-    with pytest.raises(PowerRefused, match="1000 times"):
-        await asked.ask("registry", "services")
-    await call().ask("registry", "services")
 
 
 async def test_uses_are_counted_by_power_function_and_target_with_what_was_refused_and_what_failed() -> None:
