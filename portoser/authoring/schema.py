@@ -12,6 +12,7 @@ from portoser.catalog.allowance import Allowance
 from portoser.catalog.group import Group
 from portoser.catalog.names import GROUP_NAME, TOOL_NAME
 from portoser.catalog.policy import PowerRule, Role
+from portoser.catalog.requirement import MOST as MOST_REQUIRED
 from portoser.catalog.revision import KIB, MIB, Annotations, Isolation, Limits
 from portoser.catalog.units import DURATION_FORM, RATE_FORM, SIZE_FORM
 from portoser.powers.fakes import HTTP_KEYS
@@ -100,8 +101,8 @@ def _tool() -> _Schema:
                 {power: _texts(_power(power)) for power in POWERS},
             ),
             "requires": {
-                **_texts("Packages that it needs. This server cannot install any yet, so it stays empty."),
-                "maxItems": 0,
+                **_texts("Packages of the index that it needs, by name and version; the policy says which it may."),
+                "maxItems": MOST_REQUIRED,
             },
             "redact": _texts("Arguments that never reach the audit log."),
             "examples": {

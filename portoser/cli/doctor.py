@@ -43,7 +43,7 @@ class Finding:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at this machine: Python, git, settings, folders, port, database, sandbox, clock. Exits 1 where one fails."""
+    """Look at this machine: Python, git, settings, folders, port, database, sandbox, packages, clock. Exits 1 where one fails."""
     findings = list(_findings())
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -61,7 +61,7 @@ def _findings() -> Iterator[Finding]:
     yield found
     if settings is None:
         return
-    for check in (_tools, _data, _port, _database, _sandbox, _clock):
+    for check in (_tools, _data, _port, _database, _sandbox, _packages, _clock):
         yield check(settings)
 
 
@@ -203,6 +203,24 @@ def _sandbox(settings: "Settings") -> Finding:
     return Finding(
         "sandbox", None if weak else True, message, "Tools are run; a layer more would be safer." if weak else ""
     )
+
+
+def _packages(settings: "Settings") -> Finding:
+    from portoser.catalog.errors import Unavailable
+    from portoser.runtime.environments.folders import Folders
+    from portoser.runtime.environments.uv import binary
+
+    try:
+        uv = binary()
+        said = subprocess.run([uv, "--version"], capture_output=True, text=True, check=True).stdout.split()
+    except (Unavailable, OSError, subprocess.CalledProcessError) as error:
+        return Finding(
+            "packages", None, f"uv cannot be run: {error}", "Install it: tools that require packages need it."
+        )
+    kept = Folders(settings.data_path / "environments").kept()
+    size = sum(each.size for each in kept) / 2**20
+    sets = f"{len(kept)} set{'' if len(kept) == 1 else 's'} of packages, {size:.0f} MiB" if kept else "none installed"
+    return Finding("packages", True, f"{' '.join(said[:2])}; {sets}")
 
 
 def _clock(settings: "Settings") -> Finding:

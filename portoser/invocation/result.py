@@ -15,11 +15,11 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     ``reason`` is None where all went well. Before the tool ran it is one of the access room's (``unknown_tool``,
     ``forbidden``, ``client_not_allowed``, ``narrowed``, ``group_disabled``), ``invalid_arguments``,
     ``invalid_schema``, ``packages_not_granted``, ``rate_limited``, ``concurrency``, ``confirmation_required``,
-    ``declined``, ``cannot_ask``, ``invalid_state``, ``expired_state``, ``spent_state``, ``invalid_answer``, ``busy``, ``unavailable`` or
-    ``unrecorded``; after, it is the runtime's, ``question`` where the tool's code asked, ``unrecorded`` where the
-    outcome could not be made durable, or ``internal``. ``message`` is what the caller reads of it. ``content`` holds
-    MCP content blocks in wire shape; ``logs`` is what the tool printed. Where input is required, the call is made
-    again with the answers to ``questions``, and with ``state``.
+    ``declined``, ``cannot_ask``, ``invalid_state``, ``expired_state``, ``spent_state``, ``invalid_answer``,
+    ``busy``, ``unavailable`` or ``unrecorded``; after, it is the runtime's, ``question`` where the tool's code
+    asked, ``unrecorded`` where the outcome could not be made durable, or ``internal``. ``message`` is what the
+    caller reads of it. ``content`` holds MCP content blocks in wire shape; ``logs`` is what the tool printed. Where
+    input is required, the call is made again with the answers to ``questions``, and with ``state``.
     """
 
     outcome: Outcome
