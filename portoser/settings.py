@@ -209,7 +209,7 @@ class Settings(BaseSettings):
     )
     limits: Ceilings = Field(
         default="",
-        description="The most that a tool may have whatever its `limits` ask for, for example `memory=1GiB, timeout=5m`. "
+        description="The most that a tool may have, whatever its `limits` ask for: `memory=1GiB, timeout=5m`. "
         f"What is not named stays as it is: {told_ceilings(CEILINGS)}.",
     )
     trusted_proxies: Networks = Field(

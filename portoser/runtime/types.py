@@ -56,7 +56,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
     ``reason`` is None where all went well; else one of ``tool_error`` (the tool raised ToolError),
     ``exception``, ``invalid_arguments``, ``timeout``, ``cancelled``, ``cpu_limit``, ``memory_limit``,
-    ``disk_limit``, ``output_limit``,
+    ``disk_limit``, ``output_limit``, ``power_limit``,
     ``crashed``, ``exited``, ``protocol_error``, ``result_too_large``, ``not_serializable``, ``load_error``.
     ``message`` is what the model reads. ``content`` holds MCP content blocks in wire shape. ``logs`` is the
     captured output, capped. ``duration`` is in seconds.

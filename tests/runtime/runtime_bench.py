@@ -48,6 +48,7 @@ class Bench:
         output_schema: JsonSchema | None = None,
         events: Events | None = None,
         powers: PowerHost | None = None,
+        asks: int | None = None,
         **limits: Any,
     ) -> Execution:
         files = sources(code)
@@ -55,7 +56,7 @@ class Bench:
         program = Program(
             digest=digest_of({"files": files, "entrypoint": entrypoint, "limits": limits, "schema": output_schema}),
             entrypoint=entrypoint,
-            limits=Limits(**limits),
+            limits=Limits(**limits, powers=asks),
             isolation=isolation,
             output_schema=output_schema,
         )

@@ -349,3 +349,15 @@ async def test_an_answer_of_a_power_that_cannot_be_sent_is_the_tools_error(share
     execution = await shared_bench.run("def tool(): return registry.services()", powers=Odd())
     assert execution.reason == "tool_error"
     assert "cannot be sent" in execution.message
+
+
+async def test_a_call_may_ask_its_powers_so_often(shared_bench: Any) -> None:
+    class Ready:
+        async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+            return []
+
+    code = "def tool(n: int):\n    for _ in range(n): registry.services()\n    return {'n': n}"
+    assert (await shared_bench.run(code, {"n": 5}, powers=Ready(), asks=5)).structured == {"n": 5}
+    execution = await shared_bench.run(code, {"n": 6}, powers=Ready(), asks=5)
+    assert (execution.outcome, execution.reason) == ("error", "power_limit")
+    assert "5 times" in execution.message

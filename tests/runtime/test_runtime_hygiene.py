@@ -107,7 +107,7 @@ async def test_threads_of_an_event_loop_end_with_the_call(shared_bench: Any) -> 
     assert (await shared_bench.run(code)).structured == (await shared_bench.run(code)).structured
 
 
-async def test_a_worker_that_works_on_between_calls_gets_no_other(shared_bench: Any, until: Any) -> None:
+async def test_a_worker_that_works_on_between_calls_gets_no_other(shared_bench: Any, until: Any, host_pid: Any) -> None:
     code = """
         import _thread, os
         def burn():
@@ -120,6 +120,8 @@ async def test_a_worker_that_works_on_between_calls_gets_no_other(shared_bench: 
     """
     pid = (await shared_bench.run(code)).structured["pid"]
     assert (await shared_bench.run(code, {"leave": True})).structured["pid"] == pid
-    used = psutil.Process(pid).cpu_times().user
-    await until(lambda: psutil.Process(pid).cpu_times().user - used > 0.2, "it has worked on")
+
+    process = psutil.Process(host_pid(pid))
+    used = process.cpu_times().user
+    await until(lambda: process.cpu_times().user - used > 0.2, "it has worked on")
     assert (await shared_bench.run(code)).structured["pid"] != pid

@@ -120,13 +120,22 @@ def test_names_with_dots_are_told_of_but_taken() -> None:
     assert "some clients allow only" in warning.message
 
 
-def test_a_limit_that_has_no_effect_yet_is_told_of_but_taken() -> None:
-    found = reading(one_yaml="kind: Tool\nlimits: {share: 8}\n", one_py=b"async def one() -> int:\n    return 1\n")
-    assert found.tools[0].declaration.limits.share == 8
-    [warning] = found.problems
-    assert warning.severity is Severity.WARNING
-    assert (warning.line, warning.column) == (2, 17)
-    assert "no effect yet" in warning.message
+def test_an_async_tool_may_share_its_worker_and_each_limit_is_read() -> None:
+    every = "timeout: 5s, cpu: 500ms, memory: 1GiB, scratch: 1MiB, output: 2MiB, files: 8, powers: 7, share: 8"
+    code = b"async def one() -> int:\n    return 1\n"
+    found = reading(one_yaml=f"kind: Tool\nlimits: {{{every}}}\n", one_py=code)
+    assert not found.problems
+    limits = found.tools[0].declaration.limits
+    assert (limits.timeout, limits.cpu, limits.memory, limits.scratch) == (5.0, 0.5, 1024**3, 1024**2)
+    assert (limits.output, limits.files, limits.powers, limits.share) == (2 * 1024**2, 8, 7, 8)
+
+
+def test_calls_that_share_a_worker_cannot_each_have_a_fresh_one() -> None:
+    text = "kind: Tool\nisolation: fresh\nlimits: {share: 8}\n"
+    found = reading(one_yaml=text, one_py=b"async def one() -> int:\n    return 1\n")
+    [problem] = found.problems
+    assert (problem.severity, problem.line, problem.column) == (Severity.ERROR, 3, 17)
+    assert "'isolation: fresh' gives each its own" in problem.message
 
 
 def test_a_power_that_this_server_does_not_have_is_told_of_but_taken() -> None:
