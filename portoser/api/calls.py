@@ -1,6 +1,6 @@
 """Calling tools over REST, and why a caller may or may not."""
 
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import anyio
 import msgspec
@@ -18,7 +18,9 @@ from portoser.audit.entry import Outcome
 from portoser.catalog.caller import Caller, CallerKind
 from portoser.catalog.errors import Denied, NotFound
 from portoser.catalog.policy import Role
+from portoser.catalog.question import Action, Answer
 from portoser.invocation import CallResult
+from portoser.invocation.asks import Later
 
 router = APIRouter(prefix="/api/mcp/tools/{name}", tags=["calls"], route_class=BoundedRoute)
 
@@ -32,6 +34,7 @@ _BY_REASON = {
     "unrecorded": 503,
     "unavailable": 503,
     "internal": 500,
+    "declined": 200,
 }
 _BY_OUTCOME = {
     Outcome.DENIED: 403,
@@ -58,7 +61,11 @@ _RETRY_AFTER = {429: "1", 503: "1"}
 async def call_tool(
     request: Request, services: ServicesOf, caller: CallerOf, name: Name, body: CallIn | None = None
 ) -> Response:
-    """Call a tool as MCP clients do. A tool that fails is answered with 200 and `isError`; leaving ends the call."""
+    """Call a tool as MCP clients do. A tool that fails is answered with 200 and `isError`; leaving ends the call.
+
+    A tool that asks a person is answered with 409, its `questions` and a `state`: send the call again with the
+    `answers` and the `state`.
+    """
     given = body or CallIn()
     result = await _invoked(request, services, caller, name, given)
     status = _status(result)
@@ -129,8 +136,13 @@ async def _invoked(request: Request, services: Services, caller: Caller, name: s
     """Call the tool; a client that goes away ends the call, as it does for MCP clients."""
     results: list[CallResult] = []
 
+    answers = {key: Answer(Action(each.action), each.content) for key, each in given.answers.items()}
+    asks = Later(state=given.state, answers=answers)
+
     async def call() -> None:
-        results.append(await services.invocation.invoke(name, given.arguments, caller, confirmed=given.confirmed))
+        results.append(
+            await services.invocation.invoke(name, given.arguments, caller, confirmed=given.confirmed, asks=asks)
+        )
         group.cancel_scope.cancel()
 
     async def watch() -> None:
@@ -163,12 +175,15 @@ def _refuse(result: CallResult, status: int, headers: dict[str, str], services: 
         message += did_you_mean(result.tool, (tool.registered.name for tool in visible))
     if status in _RETRY_AFTER:
         headers["Retry-After"] = _RETRY_AFTER[status]
-    if result.outcome is Outcome.INPUT_REQUIRED:
-        message += ' Send "confirmed": true (portoser call --yes) once a person agreed.'
-    raise Refused(
-        status,
-        message,
-        code=result.reason or result.outcome.value,
-        headers=headers,
-        extra={"outcome": result.outcome.value, "reason": result.reason, "requestId": result.request_id},
-    )
+    extra: dict[str, Any] = {
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "requestId": result.request_id,
+    }
+    if result.questions is not None:
+        extra |= {"questions": {key: each.to_wire() for key, each in result.questions.items()}, "state": result.state}
+        if result.reason == "confirmation_required":
+            message += ' Send "confirmed": true (portoser call --yes) once a person agreed.'
+        else:
+            message += " Send the answers with the state, or use `portoser call`, which asks for them."
+    raise Refused(status, message, code=result.reason or result.outcome.value, headers=headers, extra=extra)

@@ -151,11 +151,24 @@ class RollbackIn(Model):
     version: Annotated[int, BeforeValidator(_a_number)] = Field(ge=1, le=2_147_483_647)
 
 
+class AnswerIn(Model):
+    """What a person did with a question; ``content`` is the form, filled in, where it was accepted."""
+
+    action: Literal["accept", "decline", "cancel"]
+    content: dict[str, Any] | None = None
+
+
 class CallIn(Model):
-    """A call's arguments. ``confirmed`` says that a person agreed to a tool that asks first."""
+    """A call's arguments. ``confirmed`` says that a person agreed to a tool that asks first.
+
+    ``answers`` answer, by their keys, the ``questions`` that an earlier call was answered with 409; the ``state`` that
+    came with them goes along, and is good for one call.
+    """
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     confirmed: StrictBool = False
+    answers: dict[str, AnswerIn] = Field(default_factory=dict)
+    state: str | None = Field(default=None, max_length=524_288)
 
 
 class CallOut(Model):

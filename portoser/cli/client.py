@@ -119,7 +119,8 @@ def _refusal(response: "httpx.Response", url: str, *, with_token: bool) -> Comma
         detail += " Set PORTOSER_TOKEN." if not with_token else " Is PORTOSER_TOKEN right?"
     items = (item for item in problem.get("errors") or () if isinstance(item, dict))
     problems = tuple(problem_line(item) for item in items if str(item.get("message")) not in detail)
-    return CommandError(detail, code=_CODES.get(response.status_code, Exit.FAILED), problems=problems)
+    code = _CODES.get(response.status_code, Exit.FAILED)
+    return CommandError(detail, code=code, problems=problems, document=problem)
 
 
 def problem_line(item: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Self
@@ -97,12 +97,12 @@ def _session(
     as_json: bool,
 ) -> "tuple[Session, bool]":
     from portoser.authoring.workshop import Workshop
-    from portoser.cli.dev_session import Session
+    from portoser.cli.dev_session import Ask, Session
 
     at_terminal = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
-    ask: Callable[[str], Awaitable[bool]] | None = None
+    ask: Ask | None = None
     if at_terminal:
-        from portoser.cli.dev_prompt import agrees as ask
+        from portoser.cli.dev_prompt import answers as ask
     workshop = Workshop(
         settings.tools,
         runtime,

@@ -12,7 +12,9 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
 
+from portoser.catalog.question import Answer, Question
 from portoser.cli.dev_lines import candidates, hint
+from portoser.cli.forms import filled
 
 Schemas = Callable[[], Mapping[str, Mapping[str, Any]]]
 
@@ -56,15 +58,23 @@ class Prompt:
         return told if len(told) <= width else f"{told[: width - 1]}…"
 
 
-async def agrees(question: str) -> bool:
-    """Ask a person whether to go on; anything but yes is no."""
+async def answers(question: Question) -> Answer:
+    """Ask a person what a tool asks; Ctrl-D and Ctrl-C decline."""
     session: PromptSession[str] = PromptSession()
-    try:
-        with patch_stdout(raw=True):
-            answer = await session.prompt_async(f"{_one_line(question)} [y/N] ", handle_sigint=False)
-    except (KeyboardInterrupt, EOFError):
-        return False
-    return answer.strip().lower() in {"y", "yes"}
+    filling = filled(question)
+    shown = next(filling)
+    while True:
+        line: str | None
+        try:
+            with patch_stdout(raw=True):
+                line = await session.prompt_async(shown, handle_sigint=False)
+        except (KeyboardInterrupt, EOFError):
+            line = None
+        try:
+            shown = filling.send(line)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
 
 
 class _Tools(Completer):
@@ -92,7 +102,3 @@ def _history() -> History:
             return FileHistory(file)
     except (OSError, RuntimeError):  # a user without a home is none of the system's errors
         return InMemoryHistory()
-
-
-def _one_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -5,13 +5,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from portoser.authoring.workshop import Workshop
+from portoser.authoring.workshop import NO_ANSWERS, Workshop
 from portoser.catalog.caller import ANONYMOUS, Caller, CallerKind
 from portoser.catalog.errors import PortoserError
+from portoser.catalog.question import Answer, Question
 from portoser.cli.check import count
 from portoser.cli.dev_lines import COMMANDS, Line, read_arguments, read_line
 from portoser.cli.dev_told import Changes, Ran, Teller, some
 from portoser.cli.exits import CommandError
+from portoser.invocation import CallResult
+from portoser.invocation.asks import Later
 
 if TYPE_CHECKING:
     from portoser.admission import Progress
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
 _AGAIN = 1.0
 """Seconds until a folder is watched again, where watching it failed."""
 
-Ask = Callable[[str], Awaitable[bool]]
+Ask = Callable[[Question], Awaitable[Answer]]
 
 
 class Session:
-    """Does lines, one after the other. ``ask`` is how a person is asked what a tool wants confirmed, if one sits there.
+    """Does lines, one after the other. ``ask`` is how a person is asked what a tool asks, if one sits there.
 
     ``failed`` says whether any line could not be done, or any call failed.
     """
@@ -147,17 +150,27 @@ class Session:
         arguments, confirmed = read_arguments(line.rest, tool.registered.revision.input_schema)
         name = line.name
         self._teller.began(name)
-        result = await self._workshop.call(name, arguments, self.caller, events=self._teller, confirmed=confirmed)
-        if result is not None and result.reason == "confirmation_required":
-            if self._ask is None:
-                raise CommandError(f"{result.message} Agree to it with --yes: {name} --yes …")
-            if not await self._ask(result.message or ""):
-                self._teller.note("Nothing was done.")
-                return
-            result = await self._workshop.call(name, arguments, self.caller, events=self._teller, confirmed=True)
-        if result is not None:
+        answers = NO_ANSWERS
+        while True:
+            result = await self._workshop.call(
+                name, arguments, self.caller, events=self._teller, confirmed=confirmed, answers=answers
+            )
+            if result is None or result.questions is None:
+                break
+            answers = Later(state=result.state, answers=await self._answers(name, result))
+        if result is not None and result.reason == "declined":
+            self._teller.note("Nothing was done.")
+        elif result is not None:
             self.failed = self.failed or result.is_error
             self._teller.result(result)
+
+    async def _answers(self, name: str, asked: CallResult) -> dict[str, Answer]:
+        """What the person says to the questions of a tool."""
+        if self._ask is None and asked.reason == "confirmation_required":
+            raise CommandError(f"{asked.message} Agree to it with --yes: {name} --yes …")
+        if self._ask is None:
+            raise CommandError(f"{name} asks: {asked.message} It is answered at a terminal alone.")
+        return {key: await self._ask(question) for key, question in (asked.questions or {}).items()}
 
     async def _examples(self, name: str) -> None:
         checked = self._workshop.checked

@@ -1,7 +1,8 @@
 """How commands end: the codes, and the error that carries one."""
 
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self
 
 from portoser.catalog.errors import PortoserError
 
@@ -28,9 +29,20 @@ class Exit(IntEnum):
 
 
 class CommandError(PortoserError):
-    """A command cannot do what was asked. ``problems`` are further lines, one for each thing that is wrong."""
+    """A command cannot do what was asked. ``problems`` are further lines, one for each thing that is wrong.
 
-    def __init__(self, message: str, *, code: Exit = Exit.FAILED, problems: tuple[str, ...] = ()) -> None:
+    ``document`` is the problem document that a server answered with.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: Exit = Exit.FAILED,
+        problems: tuple[str, ...] = (),
+        document: Mapping[str, Any] | None = None,
+    ) -> None:
         self.code = code
         self.problems = problems
+        self.document = document or {}
         super().__init__(message)
