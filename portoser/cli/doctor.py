@@ -61,8 +61,11 @@ def _findings() -> Iterator[Finding]:
     yield found
     if settings is None:
         return
-    for check in (_tools, _data, _port, _database, _sandbox, _packages, _clock):
+    for check in (_tools, _data, _port, _database):
         yield check(settings)
+    yield from _sandbox(settings)
+    yield _packages(settings)
+    yield _clock(settings)
 
 
 def _python() -> Finding:
@@ -183,26 +186,25 @@ async def _postgres(url: str, variable: str) -> Finding:
     return Finding("database", True, f"Postgres {major}")
 
 
-def _sandbox(settings: "Settings") -> Finding:
+def _sandbox(settings: "Settings") -> Iterator[Finding]:
+    """Whether tools are isolated, then each layer."""
     from portoser.runtime.isolation.layers import Name, probe
 
     layers = probe()
-    held = [name for name, layer in layers.found.items() if layer.holds]
-    missing = [f"{name} ({layer.why})" for name, layer in layers.found.items() if not layer.holds]
-    message = f"{settings.sandbox.value}; this machine can: {', '.join(held) or 'nothing'}"
-    if missing:
-        message += f"; not: {', '.join(missing)}"
     refusal = layers.refusal
-    if settings.sandbox.value == "off":
+    off = settings.sandbox.value == "off"
+    if off:
         step = "Unset PORTOSER_SANDBOX: tools are isolated then." if refusal is None else layers.remedy
-        return Finding("sandbox", None, message, f"Tools run with your user's rights. {step}")
-    if refusal is not None:
+        yield Finding("sandbox", None, "off: tools run with your user's rights", step)
+    elif refusal is not None:
         step = f"{layers.remedy} Or PORTOSER_SANDBOX=off runs tools all the same, with your user's rights."
-        return Finding("sandbox", False, message, step)
-    weak = not (layers.holds(Name.NAMESPACES) and layers.holds(Name.LANDLOCK))
-    return Finding(
-        "sandbox", None if weak else True, message, "Tools are run; a layer more would be safer." if weak else ""
-    )
+        yield Finding("sandbox", False, "strict: tools cannot be isolated here, so none is run", step)
+    else:
+        yield Finding("sandbox", True, "strict: tools are isolated")
+    needed = (Name.SECCOMP, Name.NAMESPACES, Name.LANDLOCK)
+    for name, layer in layers.found.items():
+        good = True if layer.holds else False if refusal is not None and not off and name in needed else None
+        yield Finding(name.value, good, layer.why if layer.holds else f"off: {layer.why}")
 
 
 def _packages(settings: "Settings") -> Finding:
@@ -252,7 +254,7 @@ def _print(finding: Finding) -> None:
     from rich.text import Text
 
     mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("!", "yellow")}[finding.good]
-    line = Text(f"{mark} ", style=style).append(f"{finding.subject:<9}", style="bold").append(clean(finding.message))
-    print_hanging(line, indent=11)
+    line = Text(f"{mark} ", style=style).append(f"{finding.subject:<13}", style="bold").append(clean(finding.message))
+    print_hanging(line, indent=15)
     if finding.next_step and finding.good is not True:
-        print_hanging(Text(f"{'':<11}{clean(finding.next_step)}", style="dim"), indent=11)
+        print_hanging(Text(f"{'':<15}{clean(finding.next_step)}", style="dim"), indent=15)

@@ -163,7 +163,8 @@ def test_doctor_says_what_is_missing_and_the_next_step(
     found = {finding["subject"]: finding for finding in strict.json}
     assert set(found) >= {"Python", "git", "settings", "tools", "data", "port", "database", "sandbox", "clock"}
     assert found["sandbox"]["good"] is False
-    assert "not: seccomp (PORTOSER_TESTING_LAYERS_OFF leaves it out)" in found["sandbox"]["message"]
+    assert found["seccomp"]["message"] == "off: PORTOSER_TESTING_LAYERS_OFF leaves it out"
+    assert (found["seccomp"]["good"], found["rlimits"]["good"]) == (False, True)
     assert "PORTOSER_SANDBOX=off" in found["sandbox"]["next_step"]
     assert strict.code == 1
     monkeypatch.setenv("PORTOSER_SANDBOX", "off")

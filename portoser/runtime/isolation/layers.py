@@ -151,7 +151,7 @@ def measure(shown: View, without: Iterable[str] = (), scratch: str | None = None
         Name.SECCOMP: filters.layer() if filters is not None else _LEFT_OUT,
         Name.UID: uid,
         Name.RLIMITS: Layer(True, "memory, processor time, file size, open files, no core dumps"),
-        Name.NO_NEW_PRIVS: Layer(True, "and no capabilities"),
+        Name.NO_NEW_PRIVS: Layer(True, "no program gives back what was given up; no capabilities"),
     }
     return Layers(found, as_user, locks.abi if locks is not None else 0)
 
