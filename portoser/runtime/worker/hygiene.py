@@ -31,10 +31,10 @@ _TICK = 20_000_000
 """Nanoseconds within which two changes of a folder may have the same time."""
 _SIGNALS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+_LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 _OBJECTS = (tool.ctx, tool.registry, tool.vault, tool.cluster, tool.http)
 _WATCHED: tuple[Mapping[str, Any], ...] = (
-    *(vars(module) for module in (builtins, json, time, tool)),
+    *(vars(module) for module in (builtins, json, tool)),
     *(vars(kind) for kind in sorted({*map(type, _OBJECTS), tool.Power}, key=id)),
     *(vars(each) for each in _OBJECTS),
 )
@@ -44,8 +44,9 @@ class Hygiene:
     """What the process was like when its program had been loaded."""
 
     def __init__(self) -> None:
-        self._names = [(watched, dict(watched)) for watched in _WATCHED]
-        self._lists = [(each, list(each)) for each in (sys.path, sys.meta_path, sys.path_hooks, gc.callbacks)]
+        self._names = tuple(dict(watched) for watched in _WATCHED)
+        self._lists = sys.path, sys.meta_path, sys.path_hooks, gc.callbacks
+        self._entries = tuple(list(each) for each in self._lists)
         self._environ = os.environ
         self._environment = dict(os.environ._data)  # type: ignore[attr-defined]
         self._interpreter = _interpreter()
@@ -58,8 +59,8 @@ class Hygiene:
         """Whether the process is not as it was. Files that were left in its folder are removed, and are no dirt."""
         try:
             return (
-                any(watched != names for watched, names in self._names)
-                or any(each != entries for each, entries in self._lists)
+                self._names != _WATCHED
+                or self._entries != self._lists
                 or os.environ is not self._environ
                 or self._environ._data != self._environment  # type: ignore[attr-defined]
                 or _interpreter() != self._interpreter
