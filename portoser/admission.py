@@ -19,12 +19,13 @@ import msgspec
 import structlog
 
 from portoser.catalog.caller import system_caller
-from portoser.catalog.errors import PortoserError, PowerError, Problem, Severity, Unavailable
+from portoser.catalog.errors import PortoserError, Problem, Severity, Unavailable
 from portoser.catalog.policy import Policy
 from portoser.catalog.requirement import POWER as REQUIRES
 from portoser.catalog.requirement import rule_for, ungranted
 from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
 from portoser.catalog.schema import validator_of, wrong_with_schema
+from portoser.powers.fakes import FakePowers
 from portoser.runtime.environments.environments import Environments
 from portoser.runtime.environments.required import Packages, RequiredPackages
 from portoser.runtime.types import Call, CodeError, Description, Events, Execution, FilesLoader, PowerHost, Program
@@ -57,7 +58,7 @@ class Waiting(tuple[Problem, ...]):
 Verdict: TypeAlias = Revision | tuple[Problem, ...]
 """What a declaration became, or what is wrong with it."""
 
-FORM = 2
+FORM = 3
 """Grows when admission itself comes to answer something else for the same declaration."""
 
 _BATCH = 64
@@ -277,7 +278,8 @@ class Admission:
         async def files() -> tuple[SourceFile, ...]:
             return revision.files
 
-        execution = await self._runtime.execute(program, files, call, events=None, powers=FakePowers(example.given))
+        powers = FakePowers(example.given, uses=revision.uses)
+        execution = await self._runtime.execute(program, files, call, events=None, powers=powers)
         if execution.outcome != "ok":
             told = execution.message or execution.reason or ""
             return f"fails: {told}{_place(execution.traceback, told)}"
@@ -353,39 +355,6 @@ class _Round:
     def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self._done, len(self._seen))
-
-
-class FakePowers:
-    """The powers of an example: what its ``given`` says, and nothing else.
-
-    ``{registry: {services: […]}}`` answers ``registry.services()``. A method that is called with one argument is
-    answered by that argument's entry: ``{registry: {service: {web: …}}}``.
-    """
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        self._given = given
-
-    async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """The answer that the example gives.
-
-        Raises:
-            PowerError: it gives none.
-        """
-        answers = self._given.get(power)
-        if not isinstance(answers, dict) or method not in answers:
-            raise PowerError(
-                f"The example gives no answer for {power}.{method}(): write given: {{{power}: {{{method}: …}}}}."
-            )
-        answer = answers[method]
-        asked = [*args, *kwargs.values()]
-        if len(asked) != 1:
-            return answer
-        if not isinstance(answer, dict) or str(asked[0]) not in answer:
-            raise PowerError(
-                f"The example gives no answer for {power}.{method}({asked[0]!r}): "
-                f"write given: {{{power}: {{{method}: {{{asked[0]}: …}}}}}}."
-            )
-        return answer[str(asked[0])]
 
 
 def unmet(name: str, error: PortoserError) -> Verdict:

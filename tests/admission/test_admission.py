@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from portoser.admission import Admission, FakePowers
-from portoser.catalog.errors import PowerError, Problem, Unavailable
+from portoser.admission import Admission
+from portoser.catalog.errors import Problem, Unavailable
 from portoser.catalog.revision import Declaration, Example, Revision, SourceFile
 from portoser.runtime.types import CodeError, Description
 
@@ -165,14 +165,27 @@ async def test_nothing_to_admit_is_nothing(database: Any) -> None:
     assert await Admission(database, Counting()).admit([]) == []
 
 
-async def test_fakes_answer_by_method_and_by_argument() -> None:
-    fakes = FakePowers({"registry": {"services": [1], "service": {"web": {"port": 80}}}})
-    assert await fakes.call("registry", "services", [], {}) == [1]
-    assert await fakes.call("registry", "service", ["web"], {}) == {"port": 80}
-    assert await fakes.call("registry", "service", [], {"name": "web"}) == {"port": 80}
-    for power, method, args in (("vault", "get", []), ("registry", "machines", []), ("registry", "service", ["db"])):
-        with pytest.raises(PowerError, match="The example gives no answer for"):
-            await fakes.call(power, method, args, {})
+async def test_an_example_runs_with_fakes_and_finds_what_a_server_would_refuse(runtime: Any) -> None:
+    code = """def f(city: str) -> dict:
+    \"\"\"The weather.\"\"\"
+    answer = http.get("https://api.example.com/v1", params={"q": city}, headers={"x-key": "k"})
+    return {"told": answer.raise_for_status().json()["told"], "kind": answer.headers["Content-Type"]}
+"""
+    given = {"http": [{"url": "https://api.example.com/v1?q=Oslo", "json": {"told": "rain"}}]}
+    example = Example(call={"city": "Oslo"}, given=given, expect={"told": "rain", "kind": "application/json"})
+    uses = {"network": ["api.example.com:443"]}
+    admission = Admission(None, runtime)
+    declared = [
+        ("good", declaration(code, uses=uses, examples=(example,))),
+        ("undeclared", declaration(code, uses={"network": ["other.org:443"]}, examples=(example,))),
+        ("unanswered", declaration(code, uses=uses, examples=(Example(call={"city": "Rome"}, given=given),))),
+    ]
+    good, undeclared, unanswered = await admission.admit(declared)
+    assert isinstance(good, Revision)
+    assert isinstance(undeclared, tuple)
+    assert "does not say in its manifest that it uses network api.example.com:443" in undeclared[0].message
+    assert isinstance(unanswered, tuple)
+    assert 'url: "https://api.example.com/v1?q=Rome"' in unanswered[0].message
 
 
 async def test_without_a_database_nothing_is_remembered() -> None:
