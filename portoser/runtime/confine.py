@@ -9,6 +9,9 @@ from portoser.runtime.isolation import kernel
 
 MIB = 1024 * 1024
 
+isolated = False
+"""Whether this process is a zygote that has confined itself, or comes from one."""
+
 
 def set_process_name(name: str) -> None:
     """What ``ps`` and ``top`` show; 15 bytes."""

@@ -205,6 +205,19 @@ async def test_a_scratch_folder_holds_what_its_limit_says(confined: Bench) -> No
 
 
 @needs_isolation
+async def test_an_author_is_told_what_tools_may_not_do(confined: Bench) -> None:
+    for body, told in (
+        ("import socket; socket.create_connection(('127.0.0.1', 1))", "ask the power http"),
+        ("import subprocess; subprocess.run(['/bin/true'])", "ask the power http"),
+        ("import urllib.request; urllib.request.urlopen('http://127.0.0.1:1')", "ask the power http"),
+        ("open(__import__('os').__file__, 'w')", "in their own folder"),
+    ):
+        execution = await confined.run(f"def tool():\n    {body}")
+        assert execution.reason == "exception"
+        assert told in execution.message, execution.message
+
+
+@needs_isolation
 async def test_threads_are_bounded_where_workers_are_users(confined: Bench) -> None:
     if not holds(confined, Name.UID):
         pytest.skip("workers share a user")

@@ -106,6 +106,7 @@ class Enclosure:
             landlock.restrict(ruleset.descriptor, self.layers.landlock)
             os.close(ruleset.descriptor)
         seccomp.Filter(seccomp.ZYGOTE).install(os.getpid())
+        confine.isolated = True
 
     def _ruleset(self, scratch: str) -> landlock.Ruleset:
         assert self.layers is not None  # noqa: S101 - there are rules only where there are layers

@@ -7,11 +7,16 @@ from types import TracebackType
 
 import msgspec
 
+from portoser.runtime import confine
 from portoser.tool import ToolError
 
 _MESSAGE_CAP = 16 * 1024
 _TRACEBACK_CAP = 32 * 1024
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NO_ACTION = "Tools may not open sockets or start programs and processes: ask the power http, and use threads."
+_NO_FILE = "Tools read Python and its packages, and write in their own folder, the working directory, alone."
+_DEPTH = 8
+"""How many causes of an exception are looked at."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +56,20 @@ def summary(error: BaseException, paths: Collection[str]) -> str:
         message = _text(error)
         text = f"{kind}: {message}" if message else kind
     place = place_of(error, paths)
-    return f"{text} ({place[0]}, line {place[1]}, in {place[2]})" if place else text
+    hint = _hint(error)
+    return (f"{text} ({place[0]}, line {place[1]}, in {place[2]})" if place else text) + (f" {hint}" if hint else "")
+
+
+def _hint(error: BaseException) -> str:
+    """What an author has to know of whom the isolation stopped; also where a library has made another error of it."""
+    cause: BaseException | None = error
+    for _ in range(_DEPTH if confine.isolated else 0):
+        if isinstance(cause, PermissionError) and cause.errno == errno.EPERM:
+            return _NO_ACTION
+        if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EROFS):
+            return _NO_FILE
+        cause = cause.__cause__ or cause.__context__ if cause is not None else None
+    return ""
 
 
 def place_of(error: BaseException, paths: Collection[str]) -> tuple[str, int, str] | None:
