@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from portoser.powers.fake_answers import FORM as ANSWERS_FORM
 from portoser.powers.fakes import FAKES, HTTP_BODIES, HTTP_KEYS
 from portoser.powers.registry import METHODS as REGISTRY_METHODS
 from sync import fields
 from sync.located import Node, Problems
 
-FAKED_POWERS = tuple(FAKES)
+FAKED_POWERS = (*FAKES, "ctx")
 HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 FORM = 'given: {registry: {services: []}, http: [{url: "https://api.example.com/*", json: {ok: true}}]}'
 _HTTP_FORM = 'http: [{method: GET, url: "https://api.example.com/*", status: 200, json: {ok: true}}]'
@@ -24,9 +25,17 @@ def given(problems: Problems, node: Node | None) -> dict[str, Any]:
             fields.mapping(problems, value, "given.registry", form, REGISTRY_METHODS)
         elif power == "http":
             _http(problems, value)
+        elif power == "ctx":
+            _answers(problems, value)
         elif not isinstance(value.value, dict):
             fields.wrong_type(problems, value, f"given.{power}", f'{power}: {{"…": …}}')
     return {power: value.plain() for power, value in pairs.items()}
+
+
+def _answers(problems: Problems, node: Node) -> None:
+    elicit = fields.mapping(problems, node, "given.ctx", ANSWERS_FORM, ("elicit",)).get("elicit")
+    if elicit is not None and not isinstance(elicit.value, list | dict):
+        fields.wrong_type(problems, elicit, "given.ctx.elicit", ANSWERS_FORM)
 
 
 def _http(problems: Problems, node: Node) -> None:

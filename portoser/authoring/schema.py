@@ -206,6 +206,16 @@ def _example() -> _Schema:
                             },
                             "vault": {"description": "Answers of vault, by path.", "type": "object"},
                             "cluster": {"description": "Answers of cluster, by function.", "type": "object"},
+                            "ctx": _object(
+                                "Answers of the caller's user.",
+                                {
+                                    "elicit": {
+                                        "description": "Answers to ctx.elicit, in order, or by the questions' keys: "
+                                        "the form, filled in, the value of its only field, decline or cancel.",
+                                        "type": ["array", "object"],
+                                    }
+                                },
+                            ),
                         },
                     ),
                 ),

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from portoser.catalog.errors import PowerError
 from portoser.powers.base import Power, PowerRefused, asked_for, unknown_method
+from portoser.powers.fake_answers import FakeAnswers
 from portoser.powers.registry import METHODS as REGISTRY_METHODS
 from portoser.powers.room import KEPT
 
@@ -161,6 +162,7 @@ class FakePowers:
     def __init__(self, given: Mapping[str, Any], *, tool: str = "", uses: Mapping[str, Sequence[str]]) -> None:
         self._given = given
         self._uses = Uses(tool or "The tool", uses)
+        self._answers = FakeAnswers(given.get("ctx"))
 
     async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """The answer that the example gives.
@@ -168,6 +170,8 @@ class FakePowers:
         Raises:
             PowerError: it gives none, or a server would refuse the question.
         """
+        if power == "ctx":
+            return self._answers.call(method, args)
         kept = next((kept for kept in KEPT if kept.name == power), None)
         if kept is None:
             raise unknown_method("Portoser", power, [kept.name for kept in KEPT])

@@ -90,3 +90,26 @@ async def test_an_example_finds_what_a_server_would_refuse() -> None:
         await FakePowers(given, uses={}).call("http", "get", [URL], {})
     with pytest.raises(PowerRefused, match=r"has no function 'htpp'\. Did you mean http\?"):
         await fakes(given).call("htpp", "get", [URL], {})
+
+
+SIZE = {"type": "object", "properties": {"size": {"type": "string", "enum": ["S", "L"]}}, "required": ["size"]}
+PAIR = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}}}
+
+
+async def test_questions_are_answered_in_order_or_by_key() -> None:
+    powers = fakes({"ctx": {"elicit": ["L", {"a": 1}, "decline", True]}})
+    forms = [(SIZE, "size"), (PAIR, None), (SIZE, None), ({"type": "object"}, None)]
+    answers = [await powers.call("ctx", "elicit", ["?", form, key], {}) for form, key in forms]
+    assert answers == [
+        {"action": "accept", "content": {"size": "L"}},
+        {"action": "accept", "content": {"a": 1}},
+        {"action": "decline", "content": None},
+        {"action": "accept", "content": {}},
+    ]
+    by_key = fakes({"ctx": {"elicit": {"size": "M"}}})
+    with pytest.raises(PowerError, match="The example's answer to 'Which\\?' does not fit: size:"):
+        await by_key.call("ctx", "elicit", ["Which?", SIZE, "size"], {})
+    with pytest.raises(PowerError, match=r"gives no answer to the question .And\?.: write given: \{ctx: \{elicit:"):
+        await by_key.call("ctx", "elicit", ["And?", SIZE, None], {})
+    with pytest.raises(PowerError, match="must describe an object"):
+        await by_key.call("ctx", "elicit", ["And?", {"type": "string"}, None], {})
