@@ -457,6 +457,10 @@ class Registry(Power):
         return _ask("registry", "read", (path,), {})
 
 
+def _response(answer: dict[str, Any]) -> Response:
+    return Response(answer["status"], answer["headers"], answer["content"], answer["url"])
+
+
 class Http(Power):
     """Requests to the hosts that the manifest names under ``uses: {network: ["api.example.com:443"]}``.
 
@@ -495,7 +499,9 @@ class Http(Power):
             (with_params(str(url), params),),
             {**asked, **({"headers": told} if told else {}), **({"content": body} if body else {})},
         )
-        return Response(answer["status"], answer["headers"], answer["content"], answer["url"])
+        # Where several calls share a worker, the answer is on its way, and is to be awaited.
+        made: Response = _response(answer) if isinstance(answer, dict) else answer.then(_response)
+        return made
 
     def get(self, url: str, **options: Unpack[Options]) -> Response:
         """``request("GET", url, …)``."""

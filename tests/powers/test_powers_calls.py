@@ -38,13 +38,15 @@ async def web() -> AsyncIterator[Web]:
     await made.power.aclose()
 
 
-async def run(runtime: Runtime, web: Web, code: str, *, timeout: float = 20.0, **arguments: Any) -> Execution:
+async def run(
+    runtime: Runtime, web: Web, code: str, *, timeout: float = 60.0, share: int = 1, **arguments: Any
+) -> Execution:
     text = textwrap.dedent(code)
 
     async def files() -> tuple[SourceFile, ...]:
         return (SourceFile("t.py", text),)
 
-    program = Program(digest=str(hash(text)), entrypoint="t.py:t", limits=Limits(timeout=timeout))
+    program = Program(digest=str(hash(text)), entrypoint="t.py:t", limits=Limits(timeout=timeout, share=share))
     call = Call(id=uuid.uuid4().hex, arguments=arguments, caller=ANONYMOUS, request_id="r")
     return await runtime.execute(program, files, call, events=None, powers=web.powers)
 
@@ -101,6 +103,22 @@ async def test_what_is_refused_is_an_error_that_the_tool_can_catch_and_the_model
     assert server.asked == web.network.connected == []
 
 
+async def test_calls_that_share_a_worker_await_their_answers(runtime: Runtime, web: Web, server: Server) -> None:
+    server.says("/", b"said")
+    code = """
+    async def t(url: str) -> str:
+        early = http.get(url)
+        try:
+            early.text
+        except Exception as error:
+            told = str(error)
+        return (await early).text + " " + (await http.get(url)).text + ": " + told
+    """
+    execution = await run(runtime, web, code, share=4, url=f"http://127.0.0.1:{server.port}/")
+    assert execution.outcome == "ok", execution.message
+    assert execution.content[0]["text"].startswith("said said: http.get() has not been answered yet")
+
+
 async def test_a_request_ends_with_its_call(runtime: Runtime, web: Web, server: Server) -> None:
     came = asyncio.Event()
 
@@ -110,7 +128,7 @@ async def test_a_request_ends_with_its_call(runtime: Runtime, web: Web, server: 
 
     server.routes["/"] = hang
     code = "def t(url: str) -> str:\n    return http.get(url).text\n"
-    running = asyncio.create_task(run(runtime, web, code, timeout=60, url=f"http://127.0.0.1:{server.port}/"))
+    running = asyncio.create_task(run(runtime, web, code, url=f"http://127.0.0.1:{server.port}/"))
     await came.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

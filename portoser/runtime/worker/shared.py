@@ -43,6 +43,14 @@ class Pending:
     def __await__(self) -> Generator[Any, None, Any]:
         return self._answer.__await__()
 
+    def then(self, made: Callable[[Any], Any]) -> "Pending":
+        """What is made of the answer, which is on its way as well."""
+
+        async def answered() -> Any:
+            return made(await self._answer)
+
+        return Pending(self._what, asyncio.ensure_future(answered()))
+
     def _early(self, *_: object) -> NoReturn:
         raise tool.PowerError(
             f"{self._what}() has not been answered yet: in a tool with limits.share write `await {self._what}(…)`."
