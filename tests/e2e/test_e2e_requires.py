@@ -50,8 +50,19 @@ async def test_a_committed_tool_has_what_it_requires_and_keeps_it_offline(
     server.write("policy.yaml", POLICY)
     server.write("twice.py", TOOL.format(name="twice"))
     server.write("twice.yaml", 'kind: Tool\nrequires: ["tiny-one==1.0"]\nexamples: [{call: {text: x}, expect: xx}]\n')
+    server.write("plain.py", "def plain() -> int:\n    return 1\n")
+    server.write("plain.yaml", "kind: Tool\n")
     commit = server.commit("A tool with a package")
+
+    # As long as no wheels are to be had the tool waits, and no other does.
+    aside = index.folder.rename(index.folder.with_name("aside"))
     server.start()
+    await served(server, "plain")
+    [source] = server.api("GET", "/api/mcp/sync").json()["sources"]
+    assert "cannot be resolved now" in source["problems"][0]["message"]
+    assert tool(server, "twice") is None
+    aside.rename(index.folder)
+    server.api("POST", "/api/mcp/sync")
     found = await served(server, "twice")
     assert (found["requires"], found["provenance"]["commit"]) == (["tiny-one==1.0"], commit)
     async with sdk_sse(server) as (client, _):
@@ -116,8 +127,7 @@ async def test_a_set_that_cannot_be_met_holds_its_own_tool_back_and_no_other(
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["path"] == "requires"
     answer = server.api("POST", "/api/mcp/tools/mine/call", json={"arguments": {}})
-    assert answer.json()["structured"] is None or answer.json()["outcome"] == "ok"
-    assert "abab" in answer.text
+    assert (answer.json()["outcome"], answer.json()["content"][0]["text"]) == ("ok", "abab")
 
     # What the policy takes back is in no call's reach any more, whoever owns the tool.
     server.write("policy.yaml", "kind: Policy\nroles: {}\n")

@@ -25,6 +25,27 @@ from portoser.tool import Audio, EmbeddedResource, Image
 # Ours need no server to be imported; for schemas they are FastMCP's, which have none.
 _MEDIA = {Image: FastImage, Audio: FastAudio, EmbeddedResource: FastFile}
 
+_USUAL: tuple[Any, ...] = (
+    str,
+    int,
+    float,
+    bool,
+    None,
+    dict,
+    list,
+    dict[str, Any],
+    dict[str, str],
+    dict[str, int],
+    list[Any],
+    list[str],
+    list[int],
+    list[dict],  # type: ignore[type-arg]
+    list[dict[str, Any]],
+    str | None,
+    dict[str, Any] | None,
+)
+"""What most tools return: what takes longest of describing one is working out the schema of its result."""
+
 _VARIADIC: Mapping[Any, str] = {
     inspect.Parameter.POSITIONAL_ONLY: "is positional-only",
     inspect.Parameter.VAR_POSITIONAL: "takes any number of positional arguments",
@@ -72,6 +93,9 @@ def warm() -> None:
         return {text: count}
 
     ParsedFunction.from_function(sample)
+    for usual in _USUAL:  # FastMCP keeps what it has worked out of a type
+        sample.__annotations__["return"] = usual
+        ParsedFunction.from_function(sample)
 
 
 def _with_our_media(function: Callable[..., Any]) -> Callable[..., Any]:
