@@ -169,7 +169,8 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     body = {name: msgspec.to_builtins(value) for name, value in fields.items() if name != "digest"}
     if body.get("lock") is None:
         body.pop("lock", None)
-    body["limits"] = _named(body.get("limits") or {})
+    if "limits" in body:
+        body["limits"] = _named(body["limits"])
     examples: Sequence[dict[str, Any]] = body.get("examples") or ()
     body["examples"] = [{key: value for key, value in example.items() if key != "line"} for example in examples]
     return _sha256(["revision", DIGEST_FORM, body])
