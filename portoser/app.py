@@ -37,6 +37,7 @@ from portoser.mcp.guard import LOOPBACK_HOSTS, HostOriginGuard
 from portoser.mcp.server import McpServer, build_mcp
 from portoser.powers import room
 from portoser.powers.host import Powers
+from portoser.powers.registry import problems_of
 from portoser.progress import AdmissionProgress
 from portoser.registry.access import Access
 from portoser.registry.changes import RegistryWriter
@@ -142,6 +143,7 @@ async def build(settings: Settings, beginning: Beginning, *, replica: str) -> As
             public_url=settings.public_url,
             embedded_database=settings.database_url is None,
             role_warning=role_warning,
+            registry=settings.registry_path,
             repository=str(settings.tools),
             database=database,
             follower=follower,
@@ -278,7 +280,10 @@ async def _serve(settings: Settings, sock: socket.socket, beginning: Beginning) 
 async def _tell(settings: Settings, built: Built, url: str) -> None:
     """Say where the server is, once the folder was read for the first time."""
     await built.services.reconciler.first_run()
-    print(banner(settings, built.services, url), flush=True)  # noqa: T201 - for whoever started it
+    registry_problems = await asyncio.to_thread(problems_of, settings.registry_path)
+    for problem in registry_problems:
+        log.warning("registry_problem", told=problem)
+    print(banner(settings, built.services, url, registry_problems), flush=True)  # noqa: T201 - for whoever started it
 
 
 async def _settle_down(services: Services) -> None:

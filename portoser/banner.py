@@ -1,11 +1,13 @@
 """What the server tells whoever starts it."""
 
+from collections.abc import Sequence
+
 from portoser import __version__
 from portoser.api.services import Services
 from portoser.settings import Sandbox, Settings
 
 
-def banner(settings: Settings, services: Services, url: str) -> str:
+def banner(settings: Settings, services: Services, url: str, registry_problems: Sequence[str] = ()) -> str:
     """Where the server is, what it serves, and what is open: a few lines for a person at a terminal."""
     snapshot = services.follower.snapshot
     served = sum(1 for tool in snapshot.tools.values() if tool.enabled)
@@ -20,6 +22,11 @@ def banner(settings: Settings, services: Services, url: str) -> str:
     problems = services.reconciler.status.problems
     if problems:
         lines.append(f"  NOT SERVED AS COMMITTED: {_count(len(problems), 'problem')}; `portoser status` tells")
+    if registry_problems:
+        lines.append(
+            f"  THE REGISTRY CANNOT BE READ: {_count(len(registry_problems), 'problem')}; `portoser doctor` tells. "
+            f"First: {registry_problems[0]}"
+        )
     if not settings.auth_enabled:
         lines.append("  AUTH IS OFF: everybody who reaches this address may do everything. See docs/identity.md")
     if settings.sandbox is Sandbox.OFF:

@@ -1,5 +1,6 @@
 """Whether the server lives, is ready, and how it fares."""
 
+import asyncio
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from portoser.api.services import Services
 from portoser.api.standing import StatusOut
 from portoser.api.sync import source_for
 from portoser.catalog.errors import Unavailable
+from portoser.powers.registry import problems_of
 from portoser.store.generation import writable
 
 router = APIRouter(tags=["server"], route_class=BoundedRoute)
@@ -74,11 +76,15 @@ async def get_status(services: ServicesOf, caller: CallerOf) -> StatusOut:
         runtime=msgspec.to_builtins(services.runtime.status()),
         environments=msgspec.to_builtins(await services.environments.standing()),
         sources=[source_for(services, caller)],
-        warnings=_warnings(services, age),
+        warnings=_warnings(services, age, await _registry_problems(services)),
     )
 
 
-def _warnings(services: Services, age: float) -> list[str]:
+async def _registry_problems(services: Services) -> list[str]:
+    return await asyncio.to_thread(problems_of, services.registry) if services.registry is not None else []
+
+
+def _warnings(services: Services, age: float, registry: list[str]) -> list[str]:
     warnings = []
     if not services.auth_enabled:
         warnings.append("Auth is off: everybody who reaches this server may do everything.")
@@ -86,6 +92,7 @@ def _warnings(services: Services, age: float) -> list[str]:
         warnings.append("The sandbox is off: tools run with the rights of the server's user.")
     if services.role_warning is not None:
         warnings.append(services.role_warning)
+    warnings += [f"The registry has a problem, so no tool can read it: {problem}" for problem in registry]
     if age > STALE_AFTER:
         warnings.append(f"The database has not answered for {age:.0f} s: lists are served, calls are refused.")
     return warnings

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Services:
     reconciler: "Reconciler"
     tokens: "TokenFile | None"
     metrics: "Metrics"
+    registry: Path | None = None
+    """The file that the registry power reads."""
     role_warning: str | None = None
     """Why the database's role is more than a server needs, None where it is not."""
 

@@ -43,7 +43,10 @@ class Finding:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at this machine: Python, git, settings, folders, port, database, sandbox, packages, clock. Exits 1 where one fails."""
+    """Look at this machine: Python, git, settings, folders, registry, port, database, sandbox, packages, clock.
+
+    Exits 1 where one fails.
+    """
     findings = list(_findings())
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -61,7 +64,7 @@ def _findings() -> Iterator[Finding]:
     yield found
     if settings is None:
         return
-    for check in (_tools, _data, _port, _database):
+    for check in (_tools, _registry, _data, _port, _database):
         yield check(settings)
     yield from _sandbox(settings)
     yield _packages(settings)
@@ -109,6 +112,20 @@ def _tools(settings: "Settings") -> Finding:
             "tools", None, f"{message}, but is in no git repository", "git init: entries then name a commit."
         )
     return Finding("tools", True, message)
+
+
+def _registry(settings: "Settings") -> Finding:
+    from portoser.powers.registry import EXAMPLE, problems_of, read_registry
+
+    path = settings.registry_path
+    problems = problems_of(path)
+    if problems:
+        return Finding("registry", False, " ".join(problems), f"Correct {path}: until then no tool can read it.")
+    if path == EXAMPLE:
+        step = "Write a registry.yml beside the tools' folder, or name one in PORTOSER_REGISTRY."
+        return Finding("registry", None, "there is none; tools read the example that ships with Portoser", step)
+    file = read_registry(path)
+    return Finding("registry", True, f"{path}: hosts {len(file.hosts)}, services {len(file.services)}")
 
 
 def _data(settings: "Settings") -> Finding:

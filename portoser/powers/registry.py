@@ -164,6 +164,17 @@ def read_registry(path: Path) -> RegistryFile:
     return file
 
 
+def problems_of(path: Path) -> list[str]:
+    """Everything that keeps a registry file from being served, each with its place; empty where nothing does."""
+    try:
+        read_registry(path)
+    except RegistryProblems as error:
+        return error.problems
+    except OSError as error:
+        return [f"{path.name}: It cannot be read: {error.strerror}."]
+    return []
+
+
 def _parsed(text: str) -> tuple[Any, _Places]:
     loader = _Loader(text)
     try:

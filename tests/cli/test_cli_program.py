@@ -180,6 +180,12 @@ def test_doctor_says_what_is_missing_and_the_next_step(
     assert "✗ port" in said.out
     monkeypatch.setenv("PORTOSER_PORT", "0")
     assert portoser("doctor").code == 0
+    (home / "registry.yml").write_text("hosts:\n  a: {address: 10.0.0.1}\nservices:\n  web: {host: b}\n")
+    said = portoser("doctor")
+    assert said.code == 1
+    assert "registry.yml:4:15: services.web.host: There is no host 'b' in hosts." in " ".join(said.out.split())
+    (home / "registry.yml").write_text("hosts: {a: {address: 10.0.0.1}}\n")
+    assert "hosts 1, services 0" in portoser("doctor").out
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
     assert "✗ database" in portoser("doctor").out
     monkeypatch.setenv("PORTOSER_PORT", "x")
