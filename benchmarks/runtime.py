@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -36,7 +37,6 @@ Sandbox = Literal["strict", "off"]
 Once = Callable[[int], Awaitable[object]]
 
 TOOL = '''
-import asyncio, ctypes, os, signal, time
 from portoser.tool import registry
 
 def add(a: int, b: int = 2) -> dict[str, int]:
@@ -52,11 +52,6 @@ async def aadd(a: int, b: int = 2) -> dict[str, int]:
     """Add two numbers."""
     return {"sum": a + b}
 
-async def shared(seconds: float) -> int:
-    """Wait."""
-    await asyncio.sleep(seconds)
-    return 1
-
 def big(size: int) -> str:
     """A large text."""
     return "x" * size
@@ -66,6 +61,14 @@ def ask(times: int) -> int:
     for _ in range(times):
         registry.services()
     return times
+'''
+ODD = '''
+import asyncio, ctypes, os, signal, time
+
+async def shared(seconds: float) -> int:
+    """Wait."""
+    await asyncio.sleep(seconds)
+    return 1
 
 def hang(how: str) -> None:
     """Never end."""
@@ -98,7 +101,9 @@ async def main():
     await server.serve_forever()
 asyncio.run(main())
 """
-FILES = (SourceFile("add.py", TOOL),)
+FILES = {"add.py": (SourceFile("add.py", TOOL),), "odd.py": (SourceFile("odd.py", ODD),)}
+PLACES = {name: file for file, (source,) in FILES.items() for name in re.findall(r"def (\w+)", source.content)}
+"""Which file a function stands in."""
 HANGS = ("sleeping", "spinning", "in C, with the interpreter's lock", "stopped")
 TIMEOUT = 0.15
 
@@ -168,8 +173,13 @@ async def bare_echo(folder: Path) -> AsyncIterator[Once]:
         client.close()
 
 
-async def files() -> tuple[SourceFile, ...]:
-    return FILES
+def files_of(asked: Program) -> Callable[[], Awaitable[tuple[SourceFile, ...]]]:
+    """What fetches the files of a program."""
+
+    async def files() -> tuple[SourceFile, ...]:
+        return FILES[asked.entrypoint.partition(":")[0]]
+
+    return files
 
 
 def call(number: object, **arguments: object) -> Call:
@@ -178,14 +188,14 @@ def call(number: object, **arguments: object) -> Call:
 
 def program(name: str, digest: str | None = None, *, isolation: Isolation = Isolation.REUSE, **limits: Any) -> Program:
     made = f"{digest or name} {isolation} {limits}"
-    return Program(digest=made, entrypoint=f"add.py:{name}", isolation=isolation, limits=Limits(**limits))
+    return Program(digest=made, entrypoint=f"{PLACES[name]}:{name}", isolation=isolation, limits=Limits(**limits))
 
 
 def executing(runtime: Runtime, asked: Program, **arguments: object) -> Callable[[int], Awaitable[Execution]]:
     """What runs a program, and believes only in calls that go well."""
 
     async def once(number: int) -> Execution:
-        done = await runtime.execute(asked, files, call(number, **arguments), events=None, powers=Answers())
+        done = await runtime.execute(asked, files_of(asked), call(number, **arguments), events=None, powers=Answers())
         if done.outcome != "ok":
             raise RuntimeError(f"{asked.entrypoint}: {done.reason}: {done.message}")
         return done
@@ -289,7 +299,7 @@ class Measures:
             for number in range(max(2, self._extent.paced // 10)):
                 began = time.perf_counter()
                 done = await self._runtime.execute(
-                    hang, files, call(f"{how} {number}", how=how), events=None, powers=None
+                    hang, files_of(hang), call(f"{how} {number}", how=how), events=None, powers=None
                 )
                 if done.reason != "timeout":
                     raise RuntimeError(f"{how}: {done.reason}: {done.message}")
@@ -302,7 +312,7 @@ class Measures:
         hang = program("hang", timeout=60.0)
         for number in range(self._extent.paced // 2):
             asked = call(f"cancelled {number}", how="sleeping")
-            task = asyncio.create_task(self._runtime.execute(hang, files, asked, events=None, powers=None))
+            task = asyncio.create_task(self._runtime.execute(hang, files_of(hang), asked, events=None, powers=None))
             await asyncio.sleep(0.05)
             began = time.perf_counter()
             task.cancel()

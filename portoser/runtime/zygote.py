@@ -35,7 +35,7 @@ from portoser.runtime.protocol import (
 )
 from portoser.runtime.worker import main
 from portoser.runtime.worker.packages import put_first
-from portoser.runtime.worker.warm import warm_calls
+from portoser.runtime.worker.warm import warm_calls, warm_worker
 
 PACKET = 4096
 _DESCRIPTORS = 2
@@ -227,7 +227,7 @@ def become_worker(enclosure: Enclosure, spawn: Spawn, zygote: int, user: int | N
         confine.set_process_name("portoser-worker")
         gc.enable()
         if spawn.warm:
-            warm_calls()
+            warm_worker()
         main.main()
     except BaseException as error:  # noqa: BLE001 - it must end, and say why
         with contextlib.suppress(Exception):

@@ -7,12 +7,19 @@ import msgspec
 from portoser.catalog.revision import SourceFile
 from portoser.runtime.protocol import CallerView, CallFrame, Load, encode
 from portoser.runtime.worker import main
+from portoser.runtime.worker.hygiene import Hygiene
 from portoser.runtime.worker.loader import Library
 
 _SAMPLE = """
 def sample(text: str, count: int = 1) -> dict[str, int]:
     return {text: count}
 """
+
+
+def warm_worker() -> None:
+    """The same in a worker that waits for its first call, in its folder; and look at what that has left."""
+    warm_calls()
+    Hygiene().is_dirty()
 
 
 def warm_calls() -> None:
