@@ -100,7 +100,8 @@ def checked_form(schema: object) -> JsonSchema:
     """
     if not isinstance(schema, dict) or schema.get("type", "object") != "object":
         raise BadQuestion("The schema of a question must describe an object: MCP's forms have named fields.")
-    unknown = sorted(set(schema) - {"type", "properties", "required", "title", "description", "additionalProperties"})
+    known = {"type", "properties", "required", "title", "description", "additionalProperties"}
+    unknown = sorted(map(str, schema.keys() - known))
     if unknown:
         raise BadQuestion(f"The schema of a question holds {unknown[0]!r}, which MCP's forms do not know. {_FLAT}")
     fields = schema.get("properties", {})
@@ -109,7 +110,7 @@ def checked_form(schema: object) -> JsonSchema:
     properties = {_name(name): _checked_field(name, field) for name, field in fields.items()}
     form: JsonSchema = {"type": "object", "properties": properties}
     required = schema.get("required", [])
-    if not isinstance(required, list) or any(name not in properties for name in required):
+    if not isinstance(required, list) or not all(isinstance(name, str) and name in properties for name in required):
         raise BadQuestion("The required fields of a question must be a list of names of its properties.")
     if required:
         form["required"] = list(dict.fromkeys(required))
@@ -187,7 +188,7 @@ def _check_words(name: str, field: dict[str, Any], allowed: frozenset[str]) -> N
             f"The field {name!r} asks for a password: MCP does not let a server ask for secrets in a form. "
             "What a tool needs to sign in somewhere belongs into the vault."
         )
-    unknown = sorted(set(field) - allowed)
+    unknown = sorted(map(str, field.keys() - allowed))
     if unknown:
         raise BadQuestion(
             f"The field {name!r} says {unknown[0]!r}, which MCP's forms do not know for the type {field['type']}: "

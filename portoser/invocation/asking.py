@@ -29,6 +29,7 @@ from portoser.invocation.attempt import Attempt
 from portoser.invocation.nonces import Nonces
 from portoser.invocation.prepared import Prepared
 from portoser.invocation.state import (
+    LONGEST,
     BadState,
     Given,
     Pending,
@@ -50,7 +51,7 @@ MOST_OPEN_OF_ONE: Final = 16
 CONFIRM: Final = "confirm"
 """The key of the manifest's question."""
 
-_UNCHECKED = "Whether this answer was used before cannot be told right now, so the tool was not run. Try again."
+_UNCHECKED = "What is asked, and which answers were used, cannot be recorded right now. Try again in a moment."
 _ONCE = (
     "It would be changed again with each round of questions: a tool that changes something does so after its last "
     "ctx.elicit()."
@@ -210,7 +211,7 @@ class Asking:
         """The state that comes with a question.
 
         Raises:
-            Unavailable: what it is signed with cannot be had now.
+            Refused: what it is signed with cannot be had now, or the answers before it are too much to be kept.
         """
         state = State(
             nonce=secrets.token_urlsafe(18),
@@ -225,7 +226,16 @@ class Asking:
             pending={question.key: Pending(question.schema, _mark(question))},
             given=self._given,
         )
-        return sealed(state, await self._questions.nonces.key())
+        try:
+            told = sealed(state, await self._questions.nonces.key())
+        except Unavailable:
+            raise Refused(Outcome.ERROR, "unrecorded", _UNCHECKED) from None
+        if len(told) > LONGEST:
+            message = (
+                f"The answers to what {self._tool.name} has asked are too much to go on with. Answer in fewer words."
+            )
+            raise Refused(Outcome.ERROR, "cannot_ask", message)
+        return told
 
     # The manifest's question ---------------------------------------------------------------------------------
 
@@ -237,10 +247,7 @@ class Asking:
         """
         question = Question(key=CONFIRM, message=message, schema=NOTHING)
         if isinstance(self._asks, Later):
-            try:
-                state = await self._sealed(question, confirming=True)
-            except Unavailable:
-                raise Refused(Outcome.ERROR, "unrecorded", _UNCHECKED) from None
+            state = await self._sealed(question, confirming=True)
             raise Refused(
                 Outcome.INPUT_REQUIRED, "confirmation_required", message, questions={CONFIRM: question}, state=state
             )
@@ -308,7 +315,7 @@ class Asking:
         """How the call ends whose function has asked.
 
         Raises:
-            Unavailable: what its state is signed with cannot be had now.
+            Refused: it ends without a question, because that could not be answered.
         """
         question = self.pending
         if question is None:

@@ -146,7 +146,22 @@ class Invocation:
             if wait:
                 return await self._refuse_rate(attempt, tool, wait)
             await asking.confirm(question(tool.revision.confirm, arguments, shown, prepared.defaults))
+            self._check_again(attempt, tool)
         return await self._run(attempt, tool, prepared, arguments, events, asking)
+
+    def _check_again(self, attempt: Attempt, tool: RegisteredTool) -> None:
+        """See that what a person agreed to is still there, and may still be called: people take their time.
+
+        Raises:
+            Refused: it is not.
+        """
+        snapshot = self._follower.snapshot
+        decision = self._access.decide(snapshot, attempt.name, attempt.caller)
+        if not decision.allowed:
+            raise Refused(Outcome.DENIED, decision.reason, decision.message)
+        if snapshot.tools[attempt.name].registered.revision.digest != tool.revision.digest:
+            message = f"{tool.name} was changed while its question was asked, so it was not run. Call it again."
+            raise Refused(Outcome.INVALID, "expired_state", message)
 
     async def _run(
         self,

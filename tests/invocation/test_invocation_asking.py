@@ -38,7 +38,7 @@ Ask = Callable[[str, dict[str, Any], str | None], Awaitable[dict[str, Any]]]
 
 @pytest.fixture
 async def world(database: Database) -> AsyncIterator[World]:
-    audit = AuditWriter(database, replica="test", patience=0.5)
+    audit = AuditWriter(database, replica="test", patience=5)
     await audit.start()
     made = World(database, audit)
     made.serve(tool())
@@ -246,6 +246,9 @@ async def test_a_state_expires(world: World, monkeypatch: pytest.MonkeyPatch) ->
         ("?", {"properties": {"a": {"type": "string", "enum": [1]}}}, None, "list of 1 to 500 texts"),
         ("?", {"properties": {}, "required": ["a"]}, None, "required fields"),
         ("?", {"$ref": "#/x"}, None, "'$ref'"),
+        ("?", {1: 2, "x": 3}, None, "holds '1'"),
+        ("?", {"properties": {"a": {"type": "string", 1: 2, "z": 3}}}, None, "says '1'"),
+        ("?", {"properties": {}, "required": [[]]}, None, "required fields"),
         ("?", SIZE, "7", "is none"),
         ("?", SIZE, 7, "is none"),
     ],
@@ -444,6 +447,24 @@ async def test_a_session_is_asked_to_confirm_while_it_waits(world: World) -> Non
     assert (nobody.outcome, nobody.reason) == (Outcome.ERROR, "cannot_ask")
     assert nobody.message == "refund asks a person before it runs: 'Sure?' This client cannot ask."
     assert len(world.programs) == 1
+
+
+async def test_what_was_changed_or_taken_away_while_it_was_asked_does_not_run(world: World) -> None:
+    world.serve(tool(confirm="Sure?"))
+
+    async def changed(question: Question) -> Answer:
+        world.serve(tool(confirm="Sure?", digest="another"))
+        return YES
+
+    async def forbidden(question: Question) -> Answer:
+        world.serve(tool(confirm="Sure?", permissions=("boss",)))
+        return YES
+
+    refused = await call(world, Live(changed))
+    assert (refused.outcome, refused.reason) == (Outcome.INVALID, "expired_state")
+    refused = await call(world, Live(forbidden))
+    assert (refused.outcome, refused.reason) == (Outcome.DENIED, "forbidden")
+    assert world.programs == []
 
 
 async def test_a_confirmed_call_that_asks_is_not_confirmed_again(world: World) -> None:
