@@ -5,8 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
+from portoser.catalog.errors import PowerError
 from portoser.powers.base import Power, PowerContext, PowerRefused, Use
 from portoser.powers.tally import Tally
+
+log = structlog.get_logger(__name__)
 
 Observe = Callable[[str, str], None]
 """Told of each use: the power's name, ``unknown`` for one that is not there, and ``ok``, ``refused`` or ``failed``."""
@@ -57,6 +62,12 @@ class CallPowers:
         except PowerRefused:
             outcome = "refused"
             raise
+        except PowerError:
+            raise
+        except Exception as error:
+            log.exception("power.failed", power=power, tool=self._context.tool)
+            told = f"{power[:64]}.{method[:64]}() failed in the server ({type(error).__name__}); its log says more."
+            raise PowerError(told) from error
         finally:
             self._count(power, method, use, outcome, time.perf_counter() - began)
 

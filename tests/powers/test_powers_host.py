@@ -129,6 +129,18 @@ async def test_what_is_told_of_a_call_that_asks_for_everything_stays_small() -> 
     assert len(str(told)) < 10_000
 
 
+async def test_a_power_that_fails_itself_is_an_error_of_the_use_alone() -> None:
+    class Broken(Echo):
+        async def call(self, method: str, args: list[Any], kwargs: dict[str, Any], use: Use) -> Any:
+            raise RuntimeError("a secret of the server")
+
+    asked = Call(Broken("registry", is_open=True))
+    with pytest.raises(PowerError, match=r"registry\.get\(\) failed in the server \(RuntimeError\); its log") as told:
+        await asked.ask("registry", "get")
+    assert "secret" not in str(told.value)
+    assert asked.told()[0]["failed"] == 1
+
+
 async def test_it_is_known_whether_a_power_may_have_changed_something() -> None:
     asked = call(rule(vault=["orders/*"]), vault=["orders/*"])
     await asked.ask("registry", "services")

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from http_world import Asked, Network, Server, Web, bomb, serving, web
+from hypothesis import given
+from hypothesis import strategies as st
 from powers_world import rule
 
 from portoser.catalog.errors import PowerError
+from portoser.catalog.network import place_of
 from portoser.powers.base import PowerRefused
 from portoser.powers.http import MOST_REDIRECTS, MOST_RESPONSE
-from portoser.powers.http_request import MOST_REQUEST
+from portoser.powers.http_request import MOST_REQUEST, read_request
 
 
 @pytest.fixture
@@ -285,6 +288,38 @@ async def test_what_a_request_cannot_have_is_told(arguments: dict[str, Any], mes
     call = Web(rule(network=["*:*"]), uses=["*:*"])
     with pytest.raises(PowerRefused, match=message):
         await call.ask("http", "post", "http://api.example.com/", **arguments)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats()
+    | st.text(max_size=12)
+    | st.binary(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+HOSTILE_URLS = st.one_of(
+    VALUES,
+    st.text(alphabet="htps:/.@#?%[]0127xaf\\\r\n é。", max_size=30),
+    st.text(max_size=20).map(lambda text: f"http://{text}/"),
+    st.ip_addresses().map(lambda address: f"http://[{address}]:80/"),
+)
+
+
+@given(
+    HOSTILE_URLS, st.dictionaries(st.sampled_from(["headers", "content", "timeout", "follow_redirects", "x"]), VALUES)
+)
+def test_whatever_is_handed_over_is_a_request_or_is_refused(url: Any, more: dict[str, Any]) -> None:
+    try:
+        request = read_request("get", [url], more)
+    except PowerRefused:
+        return
+    assert request.url.scheme in ("http", "https")
+    assert str(place_of(str(request.place))) == str(request.place)
+    assert request.url.raw_host.decode() == str(request.place.host)
+    assert not request.url.userinfo
 
 
 async def test_only_the_methods_that_there_are_can_be_asked() -> None:
