@@ -17,6 +17,7 @@ import pytest
 from fastmcp.client.elicitation import ElicitResult
 from mcp.client.client import Client as SDKClient
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
@@ -80,9 +81,7 @@ def always(action: str) -> Reply:
 
 
 @asynccontextmanager
-async def client_of(
-    server: Server, way: str, reply: Reply | None, token: str | None = None
-) -> AsyncIterator[SDKClient]:
+async def client_of(server: Server, way: str, reply: Reply | None) -> AsyncIterator[SDKClient]:
     """The SDK's client, whose user answers by ``reply``; without one it cannot ask."""
 
     async def ask(context: object, params: Any) -> mcp_types.ElicitResult:
@@ -92,8 +91,11 @@ async def client_of(
         return mcp_types.ElicitResult(action=action, content=content)
 
     callback = ask if reply is not None else None
-    if way == "sse":
-        transport: Any = sse_client(f"{server.url}/mcp/sse")
+    transport: Any = sse_client(f"{server.url}/mcp/sse")
+    if way == "bridge":
+        bridge = ["-m", "portoser", "bridge", f"{server.url}/mcp/sse"]
+        transport = stdio_client(StdioServerParameters(command=sys.executable, args=bridge, env=server.env))
+    if way in ("sse", "bridge"):
         async with SDKClient(transport, mode="legacy", elicitation_callback=callback, cache=None) as client:
             yield client
         return
@@ -111,7 +113,7 @@ def entries(server: Server, tool: str, **query: str) -> list[dict[str, Any]]:
     return listed
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, "bridge"])
 async def test_a_tool_that_asks_twice_has_its_answers(server: Server, way: str) -> None:
     async with client_of(server, way, buys) as client:
         result = await client.call_tool("order", {"name": "Ann"})
