@@ -19,7 +19,7 @@ from portoser.runtime.types import Call, Execution, Program
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    made = Runtime(workers=1, scratch=tmp_path / "scratch", sandbox="off", spares=0)
+    made = Runtime(workers=1, scratch=tmp_path / "scratch", spares=0)
     await made.start()
     yield made
     await made.aclose()
