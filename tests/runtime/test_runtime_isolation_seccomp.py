@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from portoser.runtime.isolation import seccomp, syscalls
-from portoser.runtime.isolation.seccomp import PID, WORKER, ZYGOTE, Rules, build
+from portoser.runtime.isolation.seccomp import PID, WORKER, WORKER_AMONG_FILES, ZYGOTE, Rules, build
 
 MACHINES = ("x86_64", "aarch64")
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -59,6 +59,16 @@ def test_what_is_listed_is_allowed_and_all_else_is_refused(machine: str) -> None
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+def test_who_sees_the_machines_files_changes_neither_rights_nor_times(machine: str) -> None:
+    numbers = syscalls.table(machine)
+    for name in ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimensat"):
+        if name in numbers:
+            assert verdict(WORKER, machine, numbers[name]) == ALLOW
+            assert verdict(WORKER_AMONG_FILES, machine, numbers[name]) in (errno.EPERM, errno.ENOSYS)
+    assert verdict(WORKER_AMONG_FILES, machine, numbers["openat"]) == ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(
     ("name", "allowed", "refused"),
     [
@@ -71,6 +81,8 @@ def test_what_is_listed_is_allowed_and_all_else_is_refused(machine: str) -> None
         ("fcntl", [(3, 1), (3, 4), (3, 6), (3, 1030)], [(3, 8), (3, 10), (3, 1024), (3, 1026), (3, 1031)]),
         ("ioctl", [(1, 0x5401), (1, 0x5421)], [(0, 0x5412), (0, 0x541C), (3, 0x40049409), (0, 0x15412 << 16)]),
         ("prlimit64", [(0, 7), (4711, 7)], [(1, 7)]),
+        ("getpriority", [(0, 0), (0, 4711)], [(0, 1), (1, 4711), (2, 0)]),
+        ("sched_getaffinity", [(0,), (4711,)], [(1,)]),
         ("prctl", [(15,), (16,)], [(1,), (4,), (8,), (22,), (24,), (35,), (36,), (38,), (0x59616D61,)]),
     ],
 )

@@ -97,7 +97,8 @@ class Enclosure:
         if self._holds(Name.LANDLOCK):
             self._rules = [_rule(path, landlock.READ) for path in shown.paths]
             self._rules += [_rule(path, landlock.DEVICE) for path in DEVICES if os.path.exists(path)]  # noqa: PTH110
-        self._filter = seccomp.Filter(seccomp.WORKER)
+        alone = self._holds(Name.NAMESPACES)
+        self._filter = seccomp.Filter(seccomp.WORKER if alone else seccomp.WORKER_AMONG_FILES)
         kernel.undumpable()
         kernel.no_new_privileges()
         if self._rules and not self._holds(Name.NAMESPACES):

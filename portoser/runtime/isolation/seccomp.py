@@ -48,11 +48,11 @@ _ALWAYS = """
     poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
     eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime
     recvfrom shutdown getsockopt getsockname getpeername
-    futex futex_waitv set_tid_address set_robust_list rseq gettid exit exit_group sched_yield sched_getaffinity
-    sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min getcpu arch_prctl restart_syscall
+    futex futex_waitv set_tid_address set_robust_list rseq gettid exit exit_group sched_yield
+    sched_get_priority_max sched_get_priority_min getcpu arch_prctl restart_syscall
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getitimer setitimer alarm pause
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack
-    getpid getppid getuid geteuid getgid getegid getgroups getresuid getresgid getpgid getpgrp getsid getpriority
+    getpid getppid getuid geteuid getgid getegid getgroups getresuid getresgid getpgrp
     capget getrlimit setrlimit getrusage sysinfo uname getrandom
 """
 
@@ -68,6 +68,14 @@ _SOL_SOCKET, _SOCKET_OPTIONS = 1, (7, 8, 20, 21)
 """The sizes of the buffers, and how long to wait."""
 _PR_GET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_NAME, _PR_GET_NAME, _PR_CAPBSET_READ = 2, 3, 15, 16, 23
 _PR_GET_NO_NEW_PRIVS, _PR_SET_VMA = 39, 0x5356_4D41
+
+_PRIO_PROCESS = 0
+_OF_ITSELF = (When(0, (0, PID)),)
+
+_OF_NAMES = """
+    chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat
+"""
+"""What changes rights and times, of which Landlock knows nothing."""
 
 _OF_ZYGOTES = """
     fork clone wait4 waitid kill pidfd_open sendmsg recvmsg
@@ -90,6 +98,9 @@ WORKER: Rules = {
     "kill": (When(0, (PID,)),),
     "tgkill": (When(0, (PID,)),),
     "prlimit64": (When(0, (0, PID)),),
+    # Asked of another process, they would tell whether it is there.
+    **dict.fromkeys(("getpgid", "getsid", "sched_getaffinity", "sched_getparam", "sched_getscheduler"), _OF_ITSELF),
+    "getpriority": (When(0, (_PRIO_PROCESS,)), When(1, (0, PID))),
     "prctl": (
         When(
             0,
@@ -106,6 +117,9 @@ WORKER: Rules = {
     ),
 }
 """What a worker may do."""
+
+WORKER_AMONG_FILES: Rules = {name: conditions for name, conditions in WORKER.items() if name not in _OF_NAMES.split()}
+"""What a worker may do that sees the machine's files, though it may not open them: where there are no namespaces."""
 
 ZYGOTE: Rules = {
     **WORKER,
