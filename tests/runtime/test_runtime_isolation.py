@@ -109,9 +109,9 @@ async def test_a_worker_has_its_own_folder_and_nothing_else_of_the_machine(
     paths = [
         *map(str, (secret, open_folder, root, root / "pyproject.toml", root / ".git", Path.home())),
         *("/", "/etc", "/etc/passwd", "/etc/hostname", "/proc", "/proc/1", "/proc/self/environ", "/proc/self/mem"),
-        *("/sys", "/dev", "/dev/shm", "/dev/tty", "/tmp", "/var", "/run", "/home", "/root", "/boot"),
-    ]
-    writable = [str(secret), str(open_folder), "/dev/shm", "/tmp", str(Path(os.__file__).parent), str(root), "/"]
+        *("/sys", "/dev", "/dev/shm", "/dev/tty", "/var", "/run", "/home", "/root", "/boot"),
+    ]  # /tmp may be its own folder
+    writable = [str(secret), str(open_folder), "/dev/shm", str(Path(os.__file__).parent), str(root), "/"]
     here = [os.__file__, pytest.__file__, runtime_module.__file__, "/dev/urandom", "/etc/localtime"]
     answer = await confined.run(
         LOOK, {"paths": paths, "writable": writable, "here": [path for path in here if Path(path).exists()]}
