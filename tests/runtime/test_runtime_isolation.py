@@ -84,8 +84,8 @@ async def confined(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user of the machine may read and write."""
-    folder = Path(tempfile.mkdtemp())
+    """A folder that every user of the machine may read and write. Not below /tmp, which may be a worker's own."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder)
