@@ -13,7 +13,7 @@ from portoser.catalog.caller import Caller
 from portoser.catalog.revision import Isolation
 from portoser.runtime import protocol
 from portoser.runtime.environments.nurseries import Nurseries
-from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended
+from portoser.runtime.outcome import check_volume, execution_of, execution_that_ended, is_small
 from portoser.runtime.pool import Key, Pool
 from portoser.runtime.process import WorkerProcess
 from portoser.runtime.protocol import CallerView, CallFrame, Load, ProtocolViolation, Result
@@ -162,7 +162,8 @@ class Calls:
             if load is not None:
                 self._prepare(worker, running.allowance, load)
             result = await worker.run(running, asked.frame, asked.powers)
-            await check_volume(result)
+            if not is_small(result):
+                await check_volume(result)
         finally:
             self._workplace.ends(worker)
         return result

@@ -28,14 +28,17 @@ _WORKERS_WORDS = frozenset(
 """The reasons that a worker may give; the others are the server's to find."""
 
 
+def is_small(result: protocol.Result) -> bool:
+    """Whether a result cannot hold more values than it may, so that ``check_volume`` has nothing to find."""
+    return 2 * max(memoryview(result.content).nbytes, memoryview(result.structured).nbytes) <= MOST_VALUES
+
+
 async def check_volume(result: protocol.Result) -> None:
     """Refuse, before anything is made of it, what a worker of ours would not have sent.
 
     Raises:
         ProtocolViolation: it holds more values than the server can read without making others wait.
     """
-    if 2 * max(memoryview(result.content).nbytes, memoryview(result.structured).nbytes) <= MOST_VALUES:
-        return
     for raw in (result.content, result.structured):
         # In a thread, which takes turns with the event loop.
         if await asyncio.to_thread(msgpack_values, memoryview(raw)) > MOST_VALUES:

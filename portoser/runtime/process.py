@@ -144,7 +144,7 @@ class WorkerProcess(Frames):
             self._output.read()
         for running in self._running.values():
             # Each its own: an exception that is raised in several tasks collects the frames of them all.
-            running.end(WorkerEnded(reason, message), self._loop.time())
+            running.end(WorkerEnded(reason, message))
         for _, grace in self._leaving.values():
             grace.cancel()
         self._leaving.clear()
@@ -241,7 +241,7 @@ class WorkerProcess(Frames):
             self._rest()
 
     def _asked(self, running: Running, frame: Rpc) -> None:
-        if running.power is not None or frame.seq != running.asked + 1:
+        if running.asks or frame.seq != running.asked + 1:
             raise ProtocolViolation("a power was asked out of turn")
         running.asked = frame.seq
         most = running.allowance.powers
@@ -296,7 +296,7 @@ class WorkerProcess(Frames):
     def fail(self, running: Running, reason: str, message: str) -> None:
         """End a call: with its worker, where it has one for itself."""
         if running.allowance.share > 1 and reason != "cpu_limit":
-            running.end(WorkerEnded(reason, message), self._loop.time())
+            running.end(WorkerEnded(reason, message))
         else:
             self.kill(reason, message)
 
@@ -370,18 +370,18 @@ class WorkerProcess(Frames):
         if for_a_person:
             running.pause()
         try:
-            async with asyncio.timeout(None) as running.power:
-                if powers is None:
-                    raise PowerError(f"{frame.power}.{frame.method}() is not available here.")
-                value = await powers.call(frame.power, frame.method, frame.args, frame.kwargs)
+            if powers is None:
+                raise PowerError(f"{frame.power}.{frame.method}() is not available here.")
+            running.power_begins()
+            value = await powers.call(frame.power, frame.method, frame.args, frame.kwargs)
         except PowerError as refused:
             error = str(refused)
-        except TimeoutError:
-            if running.ended is None:
+        except asyncio.CancelledError:
+            if not running.power_ends():
                 raise
             return
         finally:
-            running.power = None
+            running.power_ends()
             if for_a_person:
                 running.resume()
         try:

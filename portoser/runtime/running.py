@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Any
 
 from portoser.catalog.allowance import Allowance
 from portoser.runtime import protocol
@@ -24,7 +25,10 @@ class Running:
     """What the worker is busy with: one call, or one description."""
 
     __slots__ = (
+        "_cancelling",
         "_is_aside",
+        "_is_power_ended",
+        "_power",
         "allowance",
         "aside",
         "asked",
@@ -38,7 +42,6 @@ class Running:
         "id",
         "logs",
         "nonce",
-        "power",
         "printed",
         "waiter",
     )
@@ -57,8 +60,11 @@ class Running:
         self.waiter: asyncio.Future[Frame] | None = None
         self.frame: Frame | None = None
         """What came while nobody waited for it."""
-        self.power: asyncio.Timeout | None = None
-        """Ends the power's work early, where the worker that waits for it has ended."""
+        self._power: asyncio.Task[Any] | None = None
+        """What a power works in, cancelled where the worker that waits for it has ended."""
+        self._cancelling = 0
+        """How often others had cancelled that before."""
+        self._is_power_ended = False
         self.ended: WorkerEnded | None = None
         """It has its outcome; what its worker still says of it is not listened to."""
         self.clock: Clock | None = None
@@ -86,15 +92,33 @@ class Running:
         else:
             self.frame = frame
 
-    def end(self, ended: WorkerEnded, now: float) -> None:
+    def end(self, ended: WorkerEnded) -> None:
         """Have whoever waits for the call hear that it has ended."""
         if self.ended is not None:
             return
         self.ended = ended
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_exception(ended)
-        if self.power is not None:
-            self.power.reschedule(now)
+        if self._power is not None:
+            self._is_power_ended = True
+            self._power.cancel()
+
+    @property
+    def asks(self) -> bool:
+        """Whether a power works for it."""
+        return self._power is not None
+
+    def power_begins(self) -> None:
+        """A power works for it from now on, in this task."""
+        self._power = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+
+    def power_ends(self) -> bool:
+        """The power has done its work, or has been cancelled; whether that was because of ``end``, and nothing else."""
+        task, self._power = self._power, None
+        if not self._is_power_ended or task is None:
+            return False
+        return task.uncancel() <= self._cancelling
 
     def print(self, piece: bytes) -> None:
         """Keep what it printed, up to the limit."""
