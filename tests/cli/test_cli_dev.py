@@ -32,6 +32,12 @@ SLOW = (
     'async def slow(seconds: float) -> int:\n    """Wait."""\n    ctx.info("waiting", seconds=seconds)\n'
     "    await asyncio.sleep(seconds)\n    return 1\n"
 )
+ORDER = (
+    "from typing import Literal\nfrom portoser.tool import ctx\n\n"
+    'def order(item: str) -> str:\n    """Order."""\n'
+    '    size = ctx.elicit(f"Which size of {item}?", Literal["S", "L"])\n'
+    '    return f"ordered {size.content}" if size.action == "accept" else f"nothing: {size.action}"\n'
+)
 COMMAND = [sys.executable, "-m", "portoser", "dev"]
 SECONDS = 30.0
 STEERING = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -171,6 +177,26 @@ def test_ctrl_c_ends_the_call_and_not_the_program(terminal: Terminal, tools: Pat
     terminal.sees("ada>")
     terminal.type("greet name=A\r")
     terminal.sees("You may not call 'greet'")
+    terminal.type("quit\r")
+    assert terminal.ends() == 0
+
+
+def test_a_tool_asks_at_the_prompt(terminal: Terminal, tools: Path) -> None:
+    terminal.sees("anonymous>")
+    (tools / "order.py").write_text(ORDER)
+    (tools / "order.yaml").write_text("kind: Tool\n")
+    terminal.sees("+ order")
+    for typed, told in (("L", "ordered L"), ("\x04", "nothing: decline")):
+        terminal.type("order item=shirt\r")
+        terminal.sees("Which size of shirt? (Ctrl-D declines)")
+        terminal.sees("value (S, L):")
+        if typed == "L":
+            terminal.type("XXL\r")
+            terminal.sees("is not one of")
+            terminal.sees("value (S, L):")
+        terminal.type(typed if typed == "\x04" else f"{typed}\r")
+        terminal.sees(told)
+        terminal.sees("anonymous>")
     terminal.type("quit\r")
     assert terminal.ends() == 0
 
