@@ -91,7 +91,8 @@ class Describer(Protocol):
 
 
 class Admission:
-    """Turns declarations into revisions. ``parallel`` declarations are looked at at once; one for each processor.
+    """Turns declarations into revisions. ``parallel`` declarations are looked at at once: one for each processor, and
+    one while another waits for its process.
 
     Without a ``database``, as on an author's laptop, nothing is remembered. Without ``environments`` nothing can be
     required.
@@ -108,7 +109,7 @@ class Admission:
         self._database = database
         self._runtime = runtime
         self._required = RequiredPackages(environments)
-        self._parallel = parallel or os.cpu_count() or 1
+        self._parallel = parallel or (os.cpu_count() or 1) + 1
         self._suffix = "|".join(
             [
                 f"form {FORM}",

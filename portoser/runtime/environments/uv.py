@@ -8,8 +8,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 import structlog
@@ -35,6 +36,7 @@ _NOT_REACHED = re.compile(
     re.IGNORECASE,
 )
 _NO_ROOM = re.compile(r"No space left|os error 28|os error 122|Disk quota", re.IGNORECASE)
+_PURE = "Wheel-Version: 1.0\nGenerator: portoser\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _GONE = re.compile(r"[×╰│─▶├]+")
 
 # Ends with the server, however that ends: the kernel sees to it.
@@ -94,6 +96,7 @@ class Uv:
             folder = Path(made)
             (folder / "requirements.in").write_text("".join(f"{each}\n" for each in requires), encoding="utf-8")
             (folder / "ours.txt").write_text("".join(f"{each}\n" for each in ours()), encoding="utf-8")
+            _write_ours(folder / "ours")
             lock = folder / "lock.txt"
             lock.write_text(before, encoding="utf-8")
             await self._run(
@@ -106,6 +109,7 @@ class Uv:
                 folder=folder,
                 seconds=self._resolving,
                 doing="resolved",
+                also=folder / "ours",
             )
             return lock.read_text(encoding="utf-8")
 
@@ -133,8 +137,12 @@ class Uv:
         """Forget what was downloaded. Blocks."""
         shutil.rmtree(self._cache, ignore_errors=True)
 
-    async def _run(self, *arguments: str, folder: Path, seconds: float, doing: str) -> None:
+    async def _run(self, *arguments: str, folder: Path, seconds: float, doing: str, also: Path | None = None) -> None:
+        """Run uv in a folder. ``also`` has wheels that it may look at, besides those of the operator's indexes."""
         environment = self._environment()
+        if also is not None:
+            places = (environment.get("UV_FIND_LINKS"), str(also))
+            environment["UV_FIND_LINKS"] = ",".join(place for place in places if place)
         secrets = indexes.secrets_in(environment)
         config = indexes.config_file(self._operator)
         command = [
@@ -215,6 +223,18 @@ def ours() -> list[str]:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{name}=={version(name)}")
     return found
+
+
+def _write_ours(folder: Path) -> None:
+    """Wheels that say what `ours` are and need, and hold nothing else: an index need not have just these versions."""
+    folder.mkdir()
+    for each in ours():
+        name, _, number = each.partition("==")
+        stem = f"{name.replace('-', '_')}-{number}"
+        with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{stem}.dist-info/METADATA", distribution(name).read_text("METADATA") or "")
+            wheel.writestr(f"{stem}.dist-info/WHEEL", _PURE)
+            wheel.writestr(f"{stem}.dist-info/RECORD", "")
 
 
 def readable(said: str) -> str:
