@@ -253,13 +253,14 @@ class Measures:
         """All of them."""
         runtime, extent = self._runtime, self._extent
         await self.against_b("warm call", executing(runtime, program("add"), a=1), "≤ 2")
+        self.rows.append(Row("idle worker, PSS", None, largest_idle_worker(), "MB", bar="≤ 10 MB"))
         await self.against_b("warm call, async", executing(runtime, program("aadd"), a=1), "≤ 2")
         await self.against_b("warm call, 1 MB of text", executing(runtime, program("big"), size=1_000_000), count=20)
         await self.against_b(
             "a power's answer", executing(runtime, program("ask"), times=200), "≤ 0.5", parts=200, count=5
         )
         await self._left_behind()
-        self.rows.append(Row("largest idle worker, PSS", None, largest_idle_worker(), "MB", bar="≤ 10 MB"))
+        self.rows.append(Row("idle worker that has handled 1 MB, PSS", None, largest_idle_worker(), "MB"))
         await self._workers()
         await self._many()
         await self._ends()

@@ -8,6 +8,7 @@ from runtime_bench import Bench
 
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import PowerError
+from portoser.runtime.types import CodeError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -213,3 +214,16 @@ async def test_who_shares_for_long_does_not_keep_others_waiting(
     stop = True
     await asyncio.gather(*crowd)
     await until(lambda: shared_bench.runtime.status().busy == 0, "all have ended")
+
+
+async def test_a_function_that_is_not_async_is_told_that_it_does_not_share(shared_bench: Any) -> None:
+    described = await shared_bench.describe("def tool() -> int:\n    '''One.'''\n    return 1", share=4)
+    assert described.warnings == ("'limits.share' is 4, but tool is not async: its calls run one after the other.",)
+    assert (
+        await shared_bench.describe("async def tool() -> int:\n    '''One.'''\n    return 1", share=4)
+    ).warnings == ()
+
+
+async def test_a_tool_that_asks_for_more_than_the_operator_gives_is_refused(shared_bench: Any) -> None:
+    with pytest.raises(CodeError, match=r"'limits.memory' is 4 GiB; this server allows 2 GiB\..* PORTOSER_LIMITS"):
+        await shared_bench.describe("def tool(): ...", memory=4 * 1024**3)
