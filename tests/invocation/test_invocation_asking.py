@@ -12,13 +12,13 @@ from invocation_world import ANN, World, text, tool, until
 from portoser.audit.entry import Outcome
 from portoser.audit.redaction import PLACEHOLDER
 from portoser.audit.writer import AuditWriter
-from portoser.catalog.errors import PowerError
+from portoser.catalog.errors import PowerError, Unavailable
 from portoser.catalog.question import Action, Answer, Question
 from portoser.catalog.revision import Limits
 from portoser.catalog.units import Rate
 from portoser.invocation import CallResult
 from portoser.invocation.asks import CannotAsk, Later, Live, Nobody
-from portoser.invocation.nonces import SharedNonces
+from portoser.invocation.nonces import OwnNonces, SharedNonces
 from portoser.powers.base import Power, Use
 from portoser.powers.host import Powers
 from portoser.runtime.types import Call, Execution, PowerHost, Program
@@ -228,6 +228,27 @@ async def test_a_state_expires(world: World, monkeypatch: pytest.MonkeyPatch) ->
     late = await call(world, answered(asked, size="L"))
     assert (late.outcome, late.reason) == (Outcome.INVALID, "expired_state")
     assert "answers are taken for 5 min" in (late.message or "")
+
+
+class NoNonces(OwnNonces):
+    """What there is of nonces while Postgres is away."""
+
+    async def spend(self, nonce: str, expires_at: float) -> bool:
+        raise Unavailable("Postgres is away.")
+
+
+async def test_where_nobody_can_tell_whether_an_answer_was_used_nothing_runs(world: World) -> None:
+    world.serve(tool(confirm="Sure?"))
+    asked = await call(world)
+    agreed = Later(state=asked.state, answers={"confirm": YES})
+    nonces, away = world.invocation._questions.nonces, NoNonces()
+    away._key = await nonces.key()
+    world.invocation._questions.nonces = away
+    refused = await call(world, agreed)
+    assert (refused.outcome, refused.reason) == (Outcome.ERROR, "unrecorded")
+    assert world.programs == []
+    world.invocation._questions.nonces = nonces
+    assert (await call(world, agreed)).outcome is Outcome.OK
 
 
 # What the code may ask ------------------------------------------------------------------------------------------
