@@ -7,6 +7,7 @@ from packaging.requirements import Requirement
 
 from portoser.catalog.policy import Policy, PowerRule
 from portoser.catalog.requirement import Lock, Refused, canonical, parsed, rule_for, ungranted
+from portoser.catalog.revision import Declaration, SourceFile, digest_of, revision_of
 
 POLICY = Policy(
     powers=(
@@ -65,3 +66,14 @@ def test_a_lock_is_named_by_its_text_and_tells_its_packages() -> None:
     lock = Lock("a==1 \\\n    --hash=sha256:00\nb[x]==2 \\\n    --hash=sha256:01\n")
     assert lock.packages == ("a==1", "b[x]==2")
     assert lock.digest == Lock(lock.text).digest != Lock("").digest
+
+
+def test_what_a_set_came_to_is_part_of_a_revision_where_there_is_one() -> None:
+    declaration = Declaration(files=(SourceFile("a.py", "def a(): ..."),), entrypoint="a.py:a")
+
+    def digest(lock: str | None) -> str:
+        return revision_of(declaration, description="", input_schema={}, output_schema=None, lock=lock).digest
+
+    assert digest("one") != digest("two") != digest(None)
+    fields = {name: getattr(declaration, name) for name in declaration.__struct_fields__}
+    assert digest(None) == digest_of({**fields, "description": "", "input_schema": {}})  # as before there were locks
