@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
 PYTEST_ARGS ?=
 
-.PHONY: help serve test lint format bench soak recording docs lock clean
+.PHONY: help serve test lint format bench soak attacks recording docs lock clean
 
 help:
 	@echo "make serve   run the server on tools.d/, with the embedded Postgres"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    formatting, lint, types, and the arrows between the rooms"
 	@echo "make bench   the benchmarks, against bare FastMCP in the same run (BENCH_ARGS=--quick)"
 	@echo "make soak    half an hour at half load: does anything grow? (SOAK_ARGS='--minutes 5')"
+	@echo "make attacks  every attack in every profile, and the table in docs/security.md (as root)"
 	@echo "make docs    write the generated references in docs/ anew"
 	@echo "make recording  play the README's terminal recording anew"
 	@echo "make format  format the code"
@@ -61,6 +62,9 @@ soak: $(VENV)/.dev
 
 recording: $(VENV)/.dev
 	PYTHONPATH=tests/e2e $(BIN)/python tests/e2e/e2e_recording.py
+
+attacks: $(VENV)/.dev
+	$(BIN)/python tests/attacks/attacks_table.py
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m portoser.cli.docs

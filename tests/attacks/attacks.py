@@ -15,6 +15,7 @@ Lines ``key: value`` of a docstring say what is not as usual:
 
 import ast
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class Attack(NamedTuple):
     looks: bool
     real: str
     harmless: bool
+    where: str
     open: dict[str, str]
 
     @property
@@ -58,21 +60,17 @@ class Attack(NamedTuple):
 
 def attacks_of(subject: str) -> list[Attack]:
     """The attacks of one file, in its order. The file is read, never run."""
-    found = []
-    for node in ast.parse((TOOLS / f"{subject}.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            attack, machine = _attack(subject, node)
-            if machine in ("", os.uname().machine):
-                found.append(attack)
-    return found
+    body = ast.parse((TOOLS / f"{subject}.py").read_text(encoding="utf-8")).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [_attack(subject, node) for node in functions if not node.name.startswith("_")]
 
 
-def _attack(subject: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[Attack, str]:
+def _attack(subject: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Attack:
     text = ast.get_docstring(node)
     assert text is not None, f"{subject}.{node.name} does not say what it tries"
     tried, _, rest = text.partition("\n\n")
     keys = {key: value for key, _, value in (line.partition(": ") for line in rest.splitlines() if line)}
-    machine = keys.pop("where", "")
+    opened = {key: keys.pop(key) for key in list(keys) if key.startswith("open in ")}
     attack = Attack(
         subject=subject,
         function=node.name,
@@ -83,27 +81,34 @@ def _attack(subject: str, node: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple
         looks="look" in [argument.arg for argument in node.args.args],
         real=keys.pop("real", ""),
         harmless=keys.pop("harmless", "yes") != "no",
+        where=keys.pop("where", ""),
         open={
-            profile.strip(): keys.pop(key)
-            for key in [key for key in keys if key.startswith("open in ")]
-            for profile in key.removeprefix("open in ").split(",")
+            profile.strip(): why for key, why in opened.items() for profile in key.removeprefix("open in ").split(",")
         },
     )
     assert not keys, f"{attack.name}: {keys}"
-    return attack, machine
+    return attack
 
 
-ATTACKS = [attack for subject in SUBJECTS for attack in attacks_of(subject)]
+EVERY = [attack for subject in SUBJECTS for attack in attacks_of(subject)]
+ATTACKS = [attack for attack in EVERY if attack.where in ("", os.uname().machine)]
+"""Those that run on a machine like this one."""
 
 
-def manifests() -> dict[str, str]:
+def manifests(attacks: Iterable[Attack] = ATTACKS) -> dict[str, str]:
     """What stands in the attacked server's ``tools.d``: paths and texts."""
     files = {path.name: path.read_text(encoding="utf-8") for path in TOOLS.glob("*.py")}
-    for attack in ATTACKS:
+    files["harmless.yaml"] = "kind: Tool\npermissions: [admins]\nannotations: {readOnly: true}\n"
+    for function in ("stubborn", "fills"):
+        files[f"{function}.yaml"] = (
+            f"kind: Tool\npermissions: [admins]\nfiles: [{SHARED}, stubborn.py]\n"
+            f"entrypoint: stubborn.py:{function}\nlimits: {{timeout: 100s}}\n"
+        )
+    for attack in attacks:
         files[f"{attack.name}.yaml"] = "---\n".join(
             f"kind: Tool\nname: {attack.name}{suffix}\nentrypoint: {attack.file}:{attack.function}\n"
             f"files: [{SHARED}, {attack.file}]\npermissions: [admins]\nisolation: {isolation}\n"
-            f"limits: {attack.limits or '{timeout: 5s}'}\n"
+            f"limits: {attack.limits or '{timeout: 20s}'}\n"
             for isolation, suffix in (("reuse", ""), ("fresh", ".fresh"))
         )
     return files

@@ -13,7 +13,9 @@ from mcp_types import CallToolResult, TextContent
 
 from e2e_server import sdk_http, text_of
 
-AT_ONCE = 4
+AT_ONCE = 6
+_TRIED_TO_THE_END = ("files", "processes", "kernel", "network")
+"""What does not need a call that runs, and so must come to its end while a tool is described, too."""
 DESCRIBING = """\
 import json
 from {module} import {function}
@@ -67,7 +69,9 @@ class Batch:
                 for attack in attacks:
                     for suffix in ("", ".fresh"):
                         tasks.create_task(self._attack(attack, suffix))
-                    if describing and not attack.looks:
+                    if (
+                        describing and not attack.looks and "memory" not in attack.limits
+                    ):  # describing has a limit of its own
                         tasks.create_task(self._describe(attack, http))
         recorded = self.recorded()
         return [self._judged(attack, recorded) for attack in attacks]
@@ -108,7 +112,7 @@ class Batch:
                     "name": f"{attack.name}.described",
                     "files": [*contents, {"path": "describing.py", "content": code}],
                     "entrypoint": "describing.py:described",
-                    "limits": {"timeout": "1s"},
+                    "limits": {"timeout": "20s" if attack.ends == ("ok",) else "1s"},
                 },
             )
         body = response.json()
@@ -156,7 +160,8 @@ def problems_of(attack: Attack, label: str, told: Told) -> list[str]:
     way, _, what = label.partition(": ")
     if what == "attack":
         if way == "described":
-            return [f"got {told.got}"] if told.got else []
+            untried = attack.subject in _TRIED_TO_THE_END and attack.ends == ("ok",) and told.reason != "ok"
+            return [f"was {told.reason}: {told.message[:300]}"] if untried else [f"got {told.got}"] if told.got else []
         if told.reason not in attack.ends:
             return [f"ended with {told.reason}: {told.message[:300]}"]
         return [f"got {told.got}"] if told.got and not attack.looks else []

@@ -17,7 +17,15 @@ _BIND, _MOVE, _PRIVATE = 0x1000, 0x2000, 0x44000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _mount(source: str, target: Path, kind: str | None, flags: int, options: str | None = None) -> None:
+def own_mounts() -> None:
+    """Let nobody else see what this process mounts from now on."""
+    if _libc.unshare(_NEW_MOUNTS) != 0:
+        raise OSError(ctypes.get_errno(), "no mounts of our own")
+    mount("none", Path("/"), None, _PRIVATE)
+
+
+def mount(source: str, target: Path, kind: str | None, flags: int, options: str | None = None) -> None:
+    """Mount, or raise OSError."""
     encoded = [each.encode() if each is not None else None for each in (source, str(target), kind)]
     if _libc.mount(*encoded, ctypes.c_ulong(flags), options.encode() if options else None) != 0:
         code = ctypes.get_errno()
@@ -29,14 +37,12 @@ def open_the_way(python: Path) -> None:
     closed = next((each for each in reversed(python.parents) if not each.stat().st_mode & 0o001), None)
     if closed is None:
         return
-    if _libc.unshare(_NEW_MOUNTS) != 0:
-        raise OSError(ctypes.get_errno(), "no mounts of our own")
-    _mount("none", Path("/"), None, _PRIVATE)
+    own_mounts()
     aside = Path(tempfile.mkdtemp())
-    _mount(str(python), aside, None, _BIND)
-    _mount("tmpfs", closed, "tmpfs", 0, "mode=755,size=64k")
+    mount(str(python), aside, None, _BIND)
+    mount("tmpfs", closed, "tmpfs", 0, "mode=755,size=64k")
     python.mkdir(parents=True)
-    _mount(str(aside), python, None, _BIND)
+    mount(str(aside), python, None, _BIND)
     _libc.umount2(str(aside).encode(), 2)
     aside.rmdir()
 

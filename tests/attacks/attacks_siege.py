@@ -111,10 +111,10 @@ def _in_a_moment(look: Callable[[], Any], seconds: float = 10) -> Any:
 
 def _machine() -> dict[str, str]:
     """What of the machine no tool may change."""
-    files = ("/proc/self/mountinfo", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/sys/kernel/hostname")
-    found = {path: Path(path).read_text() for path in files}
-    # Postgres has one of its own, whose use changes.
-    found["shared memory"] = str(len(Path("/proc/sysvipc/shm").read_text().splitlines()))
+    found = {path: Path(path).read_text() for path in ("/proc/self/mountinfo", "/proc/sys/kernel/hostname")}
+    for kind in ("shm", "sem", "msg"):  # those that an attack makes: each Postgres of this machine has some, too
+        rows = [line.split() for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()]
+        found[kind] = str([row for row in rows if row[2].endswith("666")])
     return found
 
 

@@ -12,12 +12,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from attacks import TOOLS, manifests
+from attacks import ATTACKS, Attack, manifests
 
 import portoser
 from e2e_server import REPO, Server, new_home
@@ -62,7 +62,9 @@ class Holder:
 
 
 class AttackedServer(Server):
-    """A server that may run as a plain user, where we are root."""
+    """A server that may run as a plain user, where we are root. It has hundreds of tools to describe first."""
+
+    seconds_to_start = 200.0
 
     def __init__(self, home: Path, plain: bool, **env: str) -> None:
         super().__init__(home, **env)
@@ -86,19 +88,15 @@ class AttackedServer(Server):
 class World:
     """The server, its callers, and everything that an attack may know of them."""
 
-    def __init__(self, profile: Profile, folder: Path) -> None:
+    def __init__(self, profile: Profile, folder: Path, attacks: Iterable[Attack] = ATTACKS) -> None:
         self.profile = profile
         self.folder = folder
         self.attacker, self.other = Holder("attacker"), Holder("other")
         self.secret, self.hidden, self.word = (secrets.token_hex(12) for _ in range(3))
         self.marker = f"portoser-attack-{secrets.token_hex(6)}"
         home = new_home(folder / "home", examples=False)
-        for path, text in manifests().items():
+        for path, text in manifests(attacks).items():
             (home / "tools.d" / path).write_text(text, encoding="utf-8")
-        shutil.copy(TOOLS / "harmless.py", home / "tools.d")
-        (home / "tools.d" / "harmless.yaml").write_text(
-            "kind: Tool\npermissions: [admins]\nannotations: {readOnly: true}\n"
-        )
         (home / "tokens.yml").write_text(
             "".join(
                 f'- {{name: {each.name}, hash: "{each.hash}", groups: [admins]}}\n'
@@ -128,7 +126,7 @@ class World:
                 "PORTOSER_SANDBOX": "strict",
                 "PORTOSER_TOKENS": "tokens.yml",
                 "PORTOSER_ADMIN_GROUPS": "admins",
-                "PORTOSER_WORKERS": "6",
+                "PORTOSER_WORKERS": "12",
                 "HOME": str(self.user_home),
                 "ATTACK_SECRET": self.secret,
                 "ATTACK_HIDDEN": self.hidden,
@@ -149,8 +147,9 @@ class World:
         return [each for each in self.process.children() if each.name().startswith("portoser-")]
 
     def workers(self) -> list[psutil.Process]:
-        """The workers that live now."""
-        return [each for zygote in self.zygotes() for each in zygote.children(recursive=True)]
+        """The workers that live now, and whatever else comes from a zygote but the first process of a namespace."""
+        family = [each for zygote in self.zygotes() for each in zygote.children(recursive=True)]
+        return [each for each in family if each.name() != "portoser-init"]
 
     def target(self, listeners: "Listeners") -> dict[str, Any]:
         """What an attack is told, so that it need not find out."""
@@ -178,11 +177,11 @@ class World:
             "scratch_of_others": [str(each) for each in (data / "scratch").rglob("private.txt")]
             or [f"{data}/scratch/private.txt"],
             "listings": {
-                "/etc": "shadow", "/tmp": self.folder.name, str(home): "tools.d", str(data): "postgres",
+                "/etc": "shadow", "/var/tmp": self.folder.name, str(home): "tools.d", str(data): "postgres",
                 str(REPO): "pyproject.toml", str(self.open_folder): "private.txt", "/proc": str(self.process.pid),
             },
-            "folders": [
-                "/tmp", "/dev/shm", "/var/tmp", "/run", "/", "/root", "/etc", "/etc/cron.d", "/proc", "/sys", str(home),
+            "folders": [  # but /tmp, which may be a worker's own
+                "/dev/shm", "/var/tmp", "/run", "/", "/root", "/etc", "/etc/cron.d", "/proc", "/sys", str(home),
                 str(data), str(home / "tools.d"), str(self.open_folder), str(REPO), str(package), site_packages,
                 sys.base_prefix, str(data / "scratch"), "/home",
             ],
@@ -235,18 +234,26 @@ class Listeners:
 
 
 @contextlib.contextmanager
-def attacked(profile: Profile) -> Iterator[World]:
-    """A running server of a profile. Whatever escapes from it becomes a child of this process."""
+def attacked(profile: Profile, attacks: Iterable[Attack] = ATTACKS, prefix: Sequence[str] = ()) -> Iterator[World]:
+    """A running server of a profile. Whatever escapes from it becomes a child of this process.
+
+    ``prefix`` comes before its command. A server that was killed in between is no fault.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
-    folder = Path(tempfile.mkdtemp(prefix="portoser-attacked-"))
+    folder = Path(tempfile.mkdtemp(prefix="portoser-attacked-", dir="/var/tmp"))
     folder.chmod(0o711)
     before = set(psutil.Process().children(recursive=True))
-    world = World(profile, folder)
+    world = World(profile, folder, attacks)
+    world.server.prefix = [*(part.format(home=world.server.home) for part in prefix), *world.server.prefix]
     try:
         world.server.start()
         yield world
-        assert world.server.stop() == 0, world.server.output()[-5000:]
+        if world.server.stop() == -signal.SIGKILL:
+            world.server.stop_postgres()
+        else:
+            assert world.server.process is not None
+            assert world.server.process.returncode == 0, world.server.output()[-5000:]
         left = escaped(before)
         assert not left, f"left running: {left}"
     finally:

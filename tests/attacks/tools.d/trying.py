@@ -14,7 +14,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 NUMBERS = {
     "x86_64": {
-        "acct": 163, "add_key": 248, "adjtimex": 159, "bpf": 321, "capset": 126, "chroot": 161, "clock_settime": 227,
+        "acct": 163, "add_key": 248, "adjtimex": 159, "bpf": 321, "capget": 125, "capset": 126, "chroot": 161, "clock_settime": 227,
         "clone": 56, "clone3": 435, "delete_module": 176, "execve": 59, "execveat": 322, "fanotify_init": 300,
         "finit_module": 313, "fork": 57, "fsopen": 430, "fspick": 433, "init_module": 175, "inotify_init1": 294,
         "io_uring_setup": 425, "ioperm": 173, "iopl": 172, "ioprio_set": 251, "kcmp": 312, "kexec_load": 246,
@@ -28,7 +28,7 @@ NUMBERS = {
         "tgkill": 234, "umount2": 166, "unshare": 272, "userfaultfd": 323, "vfork": 58, "vhangup": 153,
     },
     "aarch64": {
-        "acct": 89, "add_key": 217, "adjtimex": 171, "bpf": 280, "capset": 91, "chroot": 51, "clock_settime": 112,
+        "acct": 89, "add_key": 217, "adjtimex": 171, "bpf": 280, "capget": 90, "capset": 91, "chroot": 51, "clock_settime": 112,
         "clone": 220, "clone3": 435, "delete_module": 106, "execve": 221, "execveat": 281, "fanotify_init": 262,
         "finit_module": 273, "fsopen": 430, "fspick": 433, "init_module": 105, "inotify_init1": 26,
         "io_uring_setup": 425, "ioprio_set": 30, "kcmp": 272, "kexec_load": 104,
