@@ -154,12 +154,21 @@ def _print_status(server: Server, state: dict[str, Any], *, dirty: Collection[st
             ("tools", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in tools.items())),
             ("workers", f"{runtime['busy']} of {runtime['workers']} busy, {runtime['queued']} calls wait"),
             ("sandbox", runtime["sandbox"]),
+            ("packages", _packages(state["environments"])),
             ("database", f"{state['database']['kind']}{'' if state['database']['answers'] else ', DOES NOT ANSWER'}"),
         )
     )
     for source in state["sources"]:
         say()
         _print_source(source, is_dirty=f"git:{source['source']}" in dirty)
+
+
+def _packages(environments: dict[str, Any]) -> str | None:
+    """The packages that tools require, on the server's disk; None where there are none."""
+    count, preparing = environments["count"], environments["preparing"]
+    told = [f"{count} set{'' if count == 1 else 's'}, {environments['size'] / 2**20:.0f} MiB"] if count else []
+    told += [f"being prepared: {each}" for each in preparing]
+    return "; ".join(told) or None
 
 
 def _print_source(source: dict[str, Any], *, is_dirty: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ async def test_a_committed_tool_has_what_it_requires_and_keeps_it_offline(
     async with sdk_sse(server) as (client, _):
         assert text_of(await client.call_tool("twice", {})) == "abab"
     assert environments(server)["count"] == 1
+    assert re.search(r"packages +1 set, 0 MiB", server.cli("status").stdout)
     assert server.stop() == 0, server.output()
 
     # Another disk below the same registry, and no index any more: what is there is enough; what is not, is told.
