@@ -16,6 +16,7 @@ from benchmarks.http import HttpError
 from benchmarks.mix import Caller, Mix
 from benchmarks.protocol import LegacySession, ModernSession, Session, SseSession, WrongAnswer
 from benchmarks.servers import Server
+from benchmarks.toolset import tool_name
 
 TRANSPORTS = ("2026-07-28", "SSE", "legacy HTTP")
 SHARES = (50, 30, 20)
@@ -111,6 +112,16 @@ class Crowd:
         for member in self.members:
             if member.session is not None:
                 member.session.close()
+
+    async def call_each(self, tools: int) -> None:
+        """Call each tool once."""
+        numbers = iter(range(tools))
+
+        async def keep_calling(session: Session) -> None:
+            for number in numbers:
+                await session.call_add(tool_name(number), number, 1_000_003)
+
+        await asyncio.gather(*(keep_calling(each.session) for each in self.members if each.session is not None))
 
     async def saturate(self, seconds: float) -> float:
         """As many requests as the server answers: one after the other on every session. Requests a second."""

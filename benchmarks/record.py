@@ -54,7 +54,7 @@ class Judged(NamedTuple):
 
 
 JUDGED = (
-    Judged("memory", "server", "server", "MiB", 0.05, 2),
+    Judged("memory", "server, resident", "server_resident", "MiB", 0.05, 2),
     Judged("memory", "zygotes and workers", "tools", "MiB", 0.05, 4),
     Judged("memory", "Postgres, no cache", "postgres", "MiB", 0.05, 2),
     Judged("descriptors", "server", "server_descriptors", "", 0.05, 2),

@@ -96,7 +96,8 @@ class Soak:
         self._stop.set()
 
     async def _find_rate(self, crowd: Crowd) -> None:
-        self._say("measuring how much it answers")
+        self._say("calling each tool once, as what is kept of each fills; measuring how much it answers")
+        await crowd.call_each(self._options.tools)
         await crowd.saturate(WARM_UP)
         if not self._stop.is_set():
             self.record.saturated = await crowd.saturate(SATURATE)
