@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from portoser.cli.check import check, settings_of
+from portoser.cli.check import check, is_of_name, settings_of
 from portoser.cli.client import Server, tool_path
 from portoser.cli.exits import CommandError, Exit
-from portoser.cli.output import print_json, say
+from portoser.cli.output import print_json, say, warn
 from portoser.cli.target import AsJson, server_of
 from portoser.cli.tools import tools_of
 
@@ -64,6 +64,9 @@ def _of_folder(server: Server, folder: Path, *, as_json: bool, markdown: bool) -
         print_json(told)
     else:
         say((report.as_markdown(made) if markdown else report.as_text(made)).rstrip("\n"))
+        for problem in checked.problems:
+            if not problem.is_error and not is_of_name(problem):  # on standard error: it is no part of a comment
+                warn(f"warning: {problem}")
     return told
 
 

@@ -208,10 +208,11 @@ def test_a_plan_of_a_folder_says_what_the_server_would_change(at: Run, server: L
     assert same.code == 0, same.out + same.err
     (copy / "hello.py").write_text('def hello(name: str, loud: bool) -> str:\n    """Greet."""\n    return name\n')
     (copy / "orders" / "refund.yaml").unlink()
-    (copy / "new.yaml").write_text("kind: Tool\n")
+    (copy / "new.yaml").write_text('kind: Tool\nuses: {network: ["api.example.com:443"]}\n')
     (copy / "new.py").write_text("def new() -> int:\n    return 1\n")
     changed = at("plan", copy)
     assert changed.code == 2, changed.out + changed.err
+    assert "new.yaml:2:18: The policy grants the tool no network api.example.com:443" in changed.err
     assert "+ new" in changed.out
     assert "~ hello" in changed.out
     assert "a new argument 'loud' is required" in changed.out
