@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_world import Asked, Network, Server, Web, serving
+from http_world import Asked, Network, Server, Web
 from powers_world import rule
 
 from portoser.catalog.caller import ANONYMOUS
@@ -23,12 +23,6 @@ async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
     await made.start()
     yield made
     await made.aclose()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as made:
-        yield made
 
 
 @pytest.fixture
