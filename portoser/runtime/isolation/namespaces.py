@@ -9,7 +9,6 @@ scratch folder that no other process sees, on a tmpfs of limited size, which is 
 As root the kernel allows that as it is; other users need a user namespace, which not every system lets them have.
 """
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -100,7 +99,6 @@ def private_scratch(size: int, user: int, group: int) -> None:
 def _start_first() -> int:
     """Start the pid 1 of the namespace: it does nothing, and ends with this process."""
     parent = os.pidfd_open(os.getpid())
-    read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -108,28 +106,16 @@ def _start_first() -> int:
             watch = select.poll()
             watch.register(parent, select.POLLIN)
             if not watch.poll(0):
+                kernel.libc.prctl(kernel.PR_SET_NAME, b"portoser-init", 0, 0, 0)
                 os.setsid()
-                os.closerange(0, write)
-                os.closerange(write + 1, 65536)
-                _sleep(write)
+                os.closerange(0, 65536)
+                signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # there is nobody to be waited for
+                while True:
+                    signal.pause()
         finally:
             os._exit(0)
-    for descriptor in (parent, write):
-        os.close(descriptor)
-    os.read(read, 1)  # until it has found its program: it will not be in sight for long
-    os.close(read)
+    os.close(parent)
     return pid
-
-
-def _sleep(begun: int) -> None:
-    """Wait for the end, best as a program that weighs less than Python; ``begun`` is closed once that is found."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # there is nobody to be waited for
-    for program in ("/bin/sleep", "/usr/bin/sleep"):
-        with contextlib.suppress(OSError):
-            os.execve(program, ["sleep", "2147483647"], {})  # noqa: S606
-    os.close(begun)
-    while True:
-        signal.pause()
 
 
 def _make_root(shown: View) -> None:
