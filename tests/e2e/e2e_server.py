@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,15 @@ class Server:
         self.git("add", "-A", "tools.d")
         self.git("commit", "-qm", message)
         return self.git("rev-parse", "HEAD")
+
+    def worker(self, name: str) -> int | None:
+        """The worker whose tool has called its process ``name``: all that an isolated one can show of itself."""
+        assert self.process is not None
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(OSError):  # it has just ended
+                if Path(f"/proc/{child.pid}/comm").read_text().strip() == name:
+                    return int(child.pid)
+        return None
 
     def cli(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         env = {**self.env, "PORTOSER_URL": self.url, "COLUMNS": "100"}

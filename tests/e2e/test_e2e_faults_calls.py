@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -56,23 +55,23 @@ def trouble(kind: str, seconds: float = 0.0) -> dict:
         raise ValueError("no such order")
 '''
 NAP = '''\
-import os, time
+import time
 
 def nap(n: int, seconds: float = 0.01, until: str = "") -> dict:
-    """Sleep for a moment, or until there is a file."""
+    """Sleep for a moment, or until the registry has a service."""
     time.sleep(seconds)
-    while until and not os.path.exists(until):
-        time.sleep(0.05)
+    while until and until not in str(registry.read("services")):
+        time.sleep(0.1)
     return {"n": n}
 '''
 PIDS = '''\
-import os, time
-from pathlib import Path
+import ctypes, os, time
 
-def pids(folder: str, seconds: float) -> dict:
-    """Tell which process runs it, and sleep."""
-    Path(folder, str(os.getpid())).touch()
+def pids(seconds: float) -> dict:
+    """Sleep, in a process that is called by a name as long."""
+    ctypes.CDLL(None).prctl(15, b"pids sleeps", 0, 0, 0)
     time.sleep(seconds)
+    ctypes.CDLL(None).prctl(15, b"pids has slept", 0, 0, 0)
     return {"pid": os.getpid()}
 '''
 TROUBLES = {
@@ -96,12 +95,13 @@ def busy() -> Iterator[Server]:
         home = new_home(folder / "home", examples=False)
         (home / "tokens.yml").write_text(TOKENS)
         server = Server(home, PORTOSER_TOKENS="tokens.yml", PORTOSER_ADMIN_GROUPS="admins", PORTOSER_WORKERS="4")
+        (home / "registry.yml").write_text("services: {}\n")
         server.write("trouble.py", TROUBLE)
         server.write("trouble.yaml", "kind: Tool\nlimits: {memory: 1GiB}\n")
         server.write("stuck.py", "def stuck(kind: str) -> None:\n    while True:\n        pass\n")
         server.write("stuck.yaml", "kind: Tool\nlimits: {timeout: 1s}\n")
         server.write("nap.py", NAP)
-        server.write("nap.yaml", "kind: Tool\nannotations: {readOnly: true}\nlimits: {timeout: 100s}\n")
+        server.write("nap.yaml", "kind: Tool\nannotations: {readOnly: true}\nlimits: {timeout: 100s, powers: 5000}\n")
         server.write("pids.py", PIDS)
         server.write("pids.yaml", "kind: Tool\n")
         server.start()
@@ -156,14 +156,13 @@ async def test_a_tool_in_trouble_says_which_and_harms_no_other_call_of_it(busy: 
 
 
 async def test_500_calls_at_once_on_four_workers_are_fair_and_each_is_answered_and_recorded_once(
-    busy: Server, tmp_path: Path
+    busy: Server,
 ) -> None:
-    go = tmp_path / "go"
     already = len(entries(busy, "nap"))
     done: list[str] = []
 
     async def call(client: Any, who: str, n: int) -> None:
-        result = await client.call_tool("nap", {"n": n, "until": str(go) if n < 4 else ""})
+        result = await client.call_tool("nap", {"n": n, "until": "first" if n < 4 else ""})
         assert result.structured_content == {"n": n}
         done.append(who)
 
@@ -174,7 +173,7 @@ async def test_500_calls_at_once_on_four_workers_are_fair_and_each_is_answered_a
         for n in range(495, 500):
             tasks.create_task(call(few, "few", n))
         await until(_waiting(busy, 496), 60)
-        go.touch()
+        wake(busy, "first")
     assert len(done) == 500
     assert len(done) - 1 - done[::-1].index("few") < 300  # the last of the few
     told = entries(busy, "nap")
@@ -184,12 +183,11 @@ async def test_500_calls_at_once_on_four_workers_are_fair_and_each_is_answered_a
 
 
 async def test_beyond_the_queue_calls_are_told_when_to_come_back_and_another_caller_still_gets_in(
-    busy: Server, tmp_path: Path
+    busy: Server,
 ) -> None:
-    go = tmp_path / "go"
     already = len(entries(busy, "nap"))
     async with client_of(busy, "sse", MANY) as many, client_of(busy, "2026-07-28", FEW) as few:
-        calls = [asyncio.create_task(many.call_tool("nap", {"n": n, "until": str(go)})) for n in range(4)]
+        calls = [asyncio.create_task(many.call_tool("nap", {"n": n, "until": "second"})) for n in range(4)]
         calls += [asyncio.create_task(many.call_tool("nap", {"n": n})) for n in range(4, 1100)]
 
         async def answered(count: int) -> bool:
@@ -198,7 +196,7 @@ async def test_beyond_the_queue_calls_are_told_when_to_come_back_and_another_cal
         await until(partial(answered, 1100 - 4 - 1000), 60)  # the others run or wait: the line is full
         other = asyncio.create_task(few.call_tool("nap", {"n": -1}))
         await until(partial(answered, 1100 - 4 - 1000 + 1), 60)  # one of the many gave up its place
-        go.touch()
+        wake(busy, "second")
         assert (await other).structured_content == {"n": -1}
         results = await asyncio.gather(*calls)
         told = [text_of(result) for result in results if result.is_error]
@@ -212,6 +210,13 @@ async def test_beyond_the_queue_calls_are_told_when_to_come_back_and_another_cal
     assert Counter(row["reason"] for row in rows) == {None: 1102 - len(told), "busy": len(told)}
 
 
+def wake(server: Server, name: str) -> None:
+    """Give the registry a service, which calls of ``nap`` wait for."""
+    new = server.home / "registry.new"
+    new.write_text(f"hosts: {{h: {{address: 127.0.0.1}}}}\nservices: {{{name}: {{host: h}}}}\n")
+    new.replace(server.home / "registry.yml")
+
+
 def _waiting(server: Server, least: int) -> Callable[[], Any]:
     async def look() -> bool:
         status = await asyncio.to_thread(
@@ -223,29 +228,29 @@ def _waiting(server: Server, least: int) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("transport", ["sse", "legacy", "2026-07-28"])
-async def test_a_worker_that_is_killed_costs_its_call_alone(busy: Server, transport: str, tmp_path: Path) -> None:
+async def test_a_worker_that_is_killed_costs_its_call_alone(busy: Server, transport: str) -> None:
     async with client_of(busy, transport) as client, asyncio.TaskGroup() as tasks:
-        killed = tasks.create_task(client.call_tool("pids", {"folder": str(tmp_path), "seconds": 20}))
+        killed = tasks.create_task(client.call_tool("pids", {"seconds": 20}))
         other = tasks.create_task(client.call_tool("nap", {"n": 1, "seconds": 1.0}))
-        pid = int(await until(_a_file(tmp_path)))
+        pid = int(await until(_sleeping(busy)))
         os.kill(pid, signal.SIGKILL)
         assert "SIGKILL" in text_of(await killed)
         assert (await other).structured_content == {"n": 1}
-        again = await client.call_tool("pids", {"folder": str(tmp_path), "seconds": 0})
-        assert again.structured_content["pid"] != pid
+        again = await client.call_tool("pids", {"seconds": 0})
+        assert not again.is_error
     assert [entry["reason"] for entry in entries(busy, "pids")[:2]] == [None, "crashed"]
 
 
-async def test_a_killed_zygote_costs_the_running_calls_and_the_next_one_works(busy: Server, tmp_path: Path) -> None:
+async def test_a_killed_zygote_costs_the_running_calls_and_the_next_one_works(busy: Server) -> None:
     async with client_of(busy, "sse") as client, asyncio.TaskGroup() as tasks:
-        call = tasks.create_task(client.call_tool("pids", {"folder": str(tmp_path), "seconds": 20}))
-        pid = int(await until(_a_file(tmp_path)))
+        call = tasks.create_task(client.call_tool("pids", {"seconds": 20}))
+        pid = int(await until(_sleeping(busy)))
         zygote = psutil.Process(pid).parent()
         assert zygote is not None
         assert zygote.pid != busy.process.pid  # type: ignore[union-attr]
         zygote.kill()
         assert "lost with the process that started it" in text_of(await call)
-        again = await client.call_tool("pids", {"folder": str(tmp_path), "seconds": 0})
+        again = await client.call_tool("pids", {"seconds": 0})
         assert not again.is_error
     await until(_gone(pid))
     assert [entry["reason"] for entry in entries(busy, "pids")[:2]] == [None, "crashed"]
@@ -258,8 +263,8 @@ def _gone(pid: int) -> Callable[[], Any]:
     return look
 
 
-def _a_file(folder: Path) -> Callable[[], Any]:
-    async def look() -> str | None:
-        return next((each.name for each in folder.iterdir()), None)
+def _sleeping(server: Server) -> Callable[[], Any]:
+    async def look() -> int | None:
+        return server.worker("pids sleeps")
 
     return look

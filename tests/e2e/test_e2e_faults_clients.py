@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,14 +13,13 @@ import pytest
 from e2e_server import Server, new_folder, new_home, sdk_http, sdk_sse, text_of, until
 
 LINGER = '''\
-import os, time
-from pathlib import Path
+import ctypes, time
 
-def linger(file: str, seconds: float) -> str:
-    """Write down which process runs this, then sleep, then write that it is done."""
-    Path(file).write_text(f"{os.getpid()} ")
+def linger(mark: str, seconds: float) -> str:
+    """Call the process that runs this by a name, then sleep, then call it by another."""
+    ctypes.CDLL(None).prctl(15, mark.encode(), 0, 0, 0)
     time.sleep(seconds)
-    Path(file).write_text(f"{os.getpid()} done")
+    ctypes.CDLL(None).prctl(15, f"{mark} done".encode(), 0, 0, 0)
     return "done"
 '''
 META = {
@@ -49,8 +47,8 @@ def message(method: str, id_: int | None = None, **params: Any) -> dict[str, Any
     return body if id_ is None else {**body, "id": id_}
 
 
-def linger_call(file: Path, seconds: float, **meta: Any) -> dict[str, Any]:
-    arguments = {"file": str(file), "seconds": seconds}
+def linger_call(mark: str, seconds: float, **meta: Any) -> dict[str, Any]:
+    arguments = {"mark": mark, "seconds": seconds}
     return message("tools/call", 1, name="linger", arguments=arguments, **({"_meta": meta} if meta else {}))
 
 
@@ -70,11 +68,11 @@ async def legacy_session(server: Server) -> AsyncIterator[httpx.AsyncClient]:
         await http.delete("/mcp")
 
 
-async def begun(file: Path) -> int:
+async def begun(server: Server, mark: str) -> int:
     """The process that the call runs in, once it does."""
 
     async def look() -> int | None:
-        return int(file.read_text().split()[0]) if file.exists() and file.read_text() else None
+        return server.worker(mark)
 
     return int(await until(look))
 
@@ -103,25 +101,23 @@ def gone(pid: int) -> Callable[[], Any]:
     return look
 
 
-async def test_the_end_of_an_event_stream_ends_its_call(lingering: Server, tmp_path: Path) -> None:
+async def test_the_end_of_an_event_stream_ends_its_call(lingering: Server) -> None:
     outcome = last_of(lingering)
     async with httpx.AsyncClient(base_url=lingering.url, timeout=20) as http:
         async with http.stream("GET", "/mcp/sse") as stream:
             lines = stream.aiter_lines()
             assert await anext(lines) == "event: endpoint"
             path = (await anext(lines)).removeprefix("data: ")
-            for body in (HELLO, message("notifications/initialized"), linger_call(tmp_path / "file", 30)):
+            for body in (HELLO, message("notifications/initialized"), linger_call("file", 30)):
                 assert (await http.post(path, json=body)).status_code == 202
-            pid = await begun(tmp_path / "file")
+            pid = await begun(lingering, "file")
         assert await until(outcome) == "cancelled"
         assert (await http.post(path, json=message("ping", 9))).status_code == 404
     await until(gone(pid))
 
 
 @pytest.mark.parametrize("answering", ["json", "events"])
-async def test_the_end_of_a_response_ends_its_call_on_2026_07_28(
-    lingering: Server, tmp_path: Path, answering: str
-) -> None:
+async def test_the_end_of_a_response_ends_its_call_on_2026_07_28(lingering: Server, answering: str) -> None:
     outcome = last_of(lingering)
     headers = {
         "Accept": "application/json, text/event-stream",
@@ -131,34 +127,34 @@ async def test_the_end_of_a_response_ends_its_call_on_2026_07_28(
     }
     more: dict[str, Any] = {"io.modelcontextprotocol/logLevel": "debug"} if answering == "events" else {}
     async with httpx.AsyncClient(base_url=lingering.url, headers=headers, timeout=20) as http:
-        body = linger_call(tmp_path / "file", 30, **META, **more)
+        body = linger_call("file", 30, **META, **more)
         call = asyncio.create_task(http.post("/mcp", json=body))
-        pid = await begun(tmp_path / "file")
+        pid = await begun(lingering, "file")
         call.cancel()
         await asyncio.wait([call])
     assert await until(outcome) == "cancelled"
     await until(gone(pid))
 
 
-async def test_a_dropped_post_of_a_session_lets_its_call_run_to_its_end(lingering: Server, tmp_path: Path) -> None:
+async def test_a_dropped_post_of_a_session_lets_its_call_run_to_its_end(lingering: Server) -> None:
     outcome = last_of(lingering)
     async with legacy_session(lingering) as http:
-        call = asyncio.create_task(http.post("/mcp", json=linger_call(tmp_path / "file", 1.0)))
-        pid = await begun(tmp_path / "file")
+        call = asyncio.create_task(http.post("/mcp", json=linger_call("file", 1.0)))
+        pid = await begun(lingering, "file")
         call.cancel()
         await asyncio.wait([call])
         assert await until(outcome) == "ok"
-        assert (tmp_path / "file").read_text() == f"{pid} done"
-        again = await http.post("/mcp", json=linger_call(tmp_path / "again", 0))
+        assert lingering.worker("file done") == pid
+        again = await http.post("/mcp", json=linger_call("again", 0))
         assert "done" in again.text
-    assert (tmp_path / "again").read_text().split()[0] == str(pid)  # the worker was as good as before
+    assert lingering.worker("again done") == pid  # the worker was as good as before
 
 
-async def test_a_session_that_is_deleted_ends_its_call(lingering: Server, tmp_path: Path) -> None:
+async def test_a_session_that_is_deleted_ends_its_call(lingering: Server) -> None:
     outcome = last_of(lingering)
     async with legacy_session(lingering) as http:
-        call = asyncio.create_task(http.post("/mcp", json=linger_call(tmp_path / "file", 30)))
-        pid = await begun(tmp_path / "file")
+        call = asyncio.create_task(http.post("/mcp", json=linger_call("file", 30)))
+        pid = await begun(lingering, "file")
         assert (await http.delete("/mcp")).status_code == 200
         await asyncio.wait([call])
     assert await until(outcome) == "cancelled"
@@ -166,21 +162,21 @@ async def test_a_session_that_is_deleted_ends_its_call(lingering: Server, tmp_pa
 
 
 @pytest.mark.parametrize("transport", ["sse", "legacy", "2026-07-28"])
-async def test_a_call_that_its_client_takes_back_is_ended(lingering: Server, tmp_path: Path, transport: str) -> None:
+async def test_a_call_that_its_client_takes_back_is_ended(lingering: Server, transport: str) -> None:
     outcome = last_of(lingering)
     client_of = sdk_sse(lingering) if transport == "sse" else sdk_http(lingering, transport)
     async with client_of as (client, _):
-        call = asyncio.create_task(client.call_tool("linger", {"file": str(tmp_path / "file"), "seconds": 30}))
-        pid = await begun(tmp_path / "file")
+        call = asyncio.create_task(client.call_tool("linger", {"mark": "file", "seconds": 30}))
+        pid = await begun(lingering, "file")
         call.cancel()
         await asyncio.wait([call])
         assert await until(outcome) == "cancelled"
         await until(gone(pid))
-        again = await client.call_tool("linger", {"file": str(tmp_path / "again"), "seconds": 0})
+        again = await client.call_tool("linger", {"mark": "again", "seconds": 0})
         assert text_of(again) == "done"
 
 
-async def test_clients_that_come_call_and_leave_leave_nothing_behind(lingering: Server, tmp_path: Path) -> None:
+async def test_clients_that_come_call_and_leave_leave_nothing_behind(lingering: Server) -> None:
     assert lingering.process is not None
     process = psutil.Process(lingering.process.pid)
 
@@ -188,9 +184,9 @@ async def test_clients_that_come_call_and_leave_leave_nothing_behind(lingering: 
         for transport in ("sse", "legacy", "2026-07-28"):
             client_of = sdk_sse(lingering) if transport == "sse" else sdk_http(lingering, transport)
             async with client_of as (client, _):
-                file = tmp_path / f"{transport}-{number}"
-                call = asyncio.create_task(client.call_tool("linger", {"file": str(file), "seconds": 30}))
-                await begun(file)
+                mark = f"{transport}-{number}"
+                call = asyncio.create_task(client.call_tool("linger", {"mark": mark, "seconds": 30}))
+                await begun(lingering, mark)
                 call.cancel()
                 await asyncio.wait([call])
 
