@@ -8,7 +8,7 @@ from runtime_bench import Bench
 
 from portoser.catalog.errors import PortoserError
 from portoser.runtime import runtime as runtime_module
-from portoser.runtime.isolation.layers import TESTING_VARIABLE, probe
+from portoser.runtime.isolation.layers import TESTING_VARIABLE, Layer, Layers, Name, probe
 from portoser.runtime.runtime import Runtime
 
 
@@ -21,10 +21,20 @@ async def test_too_little_is_refused_with_what_is_missing(
     with pytest.raises(PortoserError) as refused:
         await runtime.start()
     await runtime.aclose()
-    for told in ("Tools cannot be isolated on this machine", *off.split(","), "5.13", "PORTOSER_SANDBOX=off"):
+    for told in ("Tools cannot be isolated on this machine", *off.split(","), "Linux 6.2", "PORTOSER_SANDBOX=off"):
         assert told in str(refused.value)
     assert not psutil.Process().children(recursive=True)
     assert probe().refusal == str(refused.value)
+
+
+@pytest.mark.parametrize(("version", "namespaces", "enough"), [(2, False, False), (3, False, True), (1, True, True)])
+def test_landlock_alone_must_keep_files_from_being_cut(version: int, namespaces: bool, enough: bool) -> None:
+    holding = {Name.SECCOMP: True, Name.NAMESPACES: namespaces, Name.LANDLOCK: True}
+    layers = Layers({name: Layer(holds, "as tried") for name, holds in holding.items()}, landlock=version)
+    assert (layers.refusal is None) == enough
+    if layers.refusal is not None:
+        assert "namespaces: as tried; landlock: version 2 lets files be cut" in layers.refusal
+        assert "Linux 6.2" in layers.refusal
 
 
 async def test_another_system_is_told_what_runs_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

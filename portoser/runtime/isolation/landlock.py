@@ -23,6 +23,8 @@ _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 _HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """All rights over files that there are, from which version on."""
+ENOUGH_ALONE = 3
+"""The first version that keeps files from being cut by their names. Without namespaces nothing else does."""
 _NET_SINCE, _NET = 4, 0b11
 """Binding and connecting TCP sockets."""
 _SCOPES_SINCE, _SCOPES = 6, 0b11

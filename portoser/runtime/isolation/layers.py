@@ -63,13 +63,16 @@ class Layers(msgspec.Struct, frozen=True):
     @property
     def refusal(self) -> str | None:
         """Why tools may not be run with so little, or None where they may."""
-        if self.holds(Name.SECCOMP) and (self.holds(Name.NAMESPACES) or self.holds(Name.LANDLOCK)):
+        is_enough_alone = self.holds(Name.LANDLOCK) and self.landlock >= landlock.ENOUGH_ALONE
+        if self.holds(Name.SECCOMP) and (self.holds(Name.NAMESPACES) or is_enough_alone):
             return None
-        missing = (
+        missing = [
             f"{name}: {self.found[name].why}"
             for name in (Name.SECCOMP, Name.NAMESPACES, Name.LANDLOCK)
             if name in self.found and not self.found[name].holds
-        )
+        ]
+        if self.holds(Name.LANDLOCK) and not is_enough_alone:
+            missing.append(f"{Name.LANDLOCK}: version {self.landlock} lets files be cut whose contents it protects")
         return (
             f"Tools cannot be isolated on this machine, so none is run. {'; '.join(missing)}. {self.remedy} Or set "
             "PORTOSER_SANDBOX=off to accept that every tool can do whatever the server's user can."
@@ -78,7 +81,7 @@ class Layers(msgspec.Struct, frozen=True):
     @property
     def remedy(self) -> str:
         """What a machine needs so that tools are isolated."""
-        return "It takes Linux with seccomp, and with namespaces or Landlock (5.13 or newer)."
+        return "It takes Linux with seccomp, and with namespaces or Landlock as of Linux 6.2."
 
 
 _LEFT_OUT = Layer(False, f"{TESTING_VARIABLE} leaves it out")
