@@ -111,8 +111,8 @@ def memory_programs(target: dict[str, Any]) -> dict[str, Any]:
     """
     tries = Tries()
     tries("memfd", os.memfd_create, "attack", 0)
-    Path("program").write_bytes(b"#!/bin/sh\nexit 0\n")
-    os.chmod("program", 0o700)
+    with os.fdopen(os.open("program", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o700), "wb") as file:
+        file.write(b"#!/bin/sh\nexit 0\n")
     tries("own file", os.execv, "./program", ["program"])
     descriptor = os.open("program", os.O_RDONLY)
     tries("fexecve", os.execve, descriptor, ["program"], {})
@@ -168,6 +168,7 @@ def fork_bomb(target: dict[str, Any]) -> dict[str, Any]:
 def thread_bomb(target: dict[str, Any]) -> dict[str, Any]:
     """Starts threads without end.
 
+    ends: ok, memory_limit, timeout
     limits: {memory: 64MiB, timeout: 20s}
     real: no
     """
@@ -320,7 +321,9 @@ def identities(target: dict[str, Any]) -> dict[str, Any]:
         tries(name, getattr(os, name), *arguments)
     header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(*([0xFFFFFFFF] * 6))
     tries("capset", syscall, "capset", ctypes.byref(header), ctypes.byref(data))
-    tries("has capabilities", lambda: syscall("capget", ctypes.byref(header), ctypes.byref(data)) or list(data) != [0] * 6)
+    tries(
+        "has capabilities", lambda: syscall("capget", ctypes.byref(header), ctypes.byref(data)) or list(data) != [0] * 6
+    )
     libc.prctl(38, 0, 0, 0, 0)
     tries("new privileges", lambda: libc.prctl(39, 0, 0, 0, 0) == 0)
     tries("ambient", lambda: libc.prctl(47, 2, 21, 0, 0) == 0)
