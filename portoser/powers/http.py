@@ -11,18 +11,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpcore2
-import httpx2
 
 from portoser import __version__
 from portoser.catalog.errors import PowerError
 from portoser.catalog.network import Address, place_of, place_pattern
 from portoser.powers.base import Power, Use
+from portoser.powers.http_body import MOST_RESPONSE, TooMuch, Undecodable, read_body
 from portoser.powers.http_request import MIB, READING, HttpRequest, read_request
 from portoser.powers.pinned import CONNECT_SECONDS, Connections
 
 MOST_REDIRECTS = 5
-MOST_RESPONSE = 8 * MIB
-"""The most bytes that an answer's body may have, decompressed; and as it is sent."""
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _USUAL_HEADERS = (("accept", "*/*"), ("accept-encoding", "gzip, deflate"), ("user-agent", f"portoser/{__version__}"))
@@ -87,7 +85,7 @@ class HttpPower(Power):
                 return {
                     "status": sent.status,
                     "headers": headers,
-                    "content": b"" if is_left else await _content(request, sent),
+                    "content": b"" if is_left else await _content(request, sent, headers),
                     "url": str(request.url),
                     "location": location,
                 }
@@ -135,43 +133,16 @@ class _Sent:
             yield self._content
 
 
-class _TooMuch(Exception):
-    """An answer has more bytes than are read."""
-
-
-class _Body(httpx2.AsyncByteStream):
-    """An answer's body as it is sent, read to a bound."""
-
-    def __init__(self, answer: httpcore2.Response) -> None:
-        self._answer = answer
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = 0
-        async with contextlib.aclosing(self._answer.aiter_stream()) as pieces:
-            async for piece in pieces:
-                read += len(piece)
-                if read > MOST_RESPONSE:
-                    raise _TooMuch
-                yield piece
-
-
-async def _content(request: HttpRequest, answer: httpcore2.Response) -> bytes:
-    """An answer's body, decompressed piece by piece, so that a small one cannot become a large one unseen."""
-    response = httpx2.Response(answer.status, headers=answer.headers, stream=_Body(answer))
-    taken = bytearray()
+async def _content(request: HttpRequest, answer: httpcore2.Response, headers: list[tuple[str, str]]) -> bytes:
     try:
-        async with contextlib.aclosing(response.aiter_bytes()) as pieces:
-            async for piece in pieces:
-                taken += piece
-                if len(taken) > MOST_RESPONSE:
-                    raise _TooMuch
-    except _TooMuch:
+        async with contextlib.aclosing(answer.aiter_stream()) as pieces:
+            return await read_body(pieces, headers)
+    except TooMuch:
         raise PowerError(
             f"{request.shown} was answered with more than {MOST_RESPONSE // MIB} MiB. Ask for less, or in pages."
         ) from None
-    except httpx2.DecodingError as error:
+    except Undecodable as error:
         raise PowerError(f"{request.shown} was answered with what cannot be decompressed: {_told(error)}") from None
-    return bytes(taken)
 
 
 def _location(status: int, headers: list[tuple[str, str]]) -> str | None:
