@@ -32,7 +32,7 @@ _ROOT = Path(portoser.__file__).parent.parent
 _PROGRAM = """\
 import sys
 sys.path.append(sys.argv[5])
-from portoser.runtime.zygote import run
+from portoser.runtime.zygote_start import run
 run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
 """
 

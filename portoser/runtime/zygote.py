@@ -1,10 +1,9 @@
 """The zygote: a single-threaded process that has imported what tools need, and forks workers.
 
-It is started as ``python -I -c "…run(…)"`` with an environment of its own and a control socket as its only descriptor
-beside the standard ones; it confines itself before it imports anything that is not Portoser's, and it never sees tool
-code. One packet on the control socket is one message: the server
-sends Spawn with two descriptors, the zygote answers Spawned with the worker's pidfd, and Exited when it ends. The
-end of the control socket is the end of the zygote, and of every worker and of all that the workers left behind.
+It is started by ``zygote_start``, with an environment of its own and a control socket as its only descriptor beside the
+standard ones; it never sees tool code. One packet on the control socket is one message: the server sends Spawn with
+two descriptors, the zygote answers Spawned with the worker's pidfd, and Exited when it ends. The end of the control
+socket is the end of the zygote, and of every worker and of all that the workers left behind.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from portoser.runtime import confine
-from portoser.runtime.isolation.enclosure import Enclosure, Orders, Refused
+from portoser.runtime.isolation.enclosure import Enclosure
 from portoser.runtime.protocol import (
     SPAWN_DECODER,
     WORKER_FAILED,
@@ -31,7 +30,6 @@ from portoser.runtime.protocol import (
     Spawn,
     Spawned,
     SpawnFailed,
-    Unfit,
 )
 from portoser.runtime.worker import main
 from portoser.runtime.worker.packages import put_first
@@ -258,28 +256,18 @@ def preload(kind: Literal["call", "describe"]) -> None:
     gc.freeze()
 
 
-def run(kind: Literal["call", "describe"], server: int, control: int, orders: str) -> None:
-    """Run a zygote. ``server`` is the process that must not be outlived, ``control`` the socket's descriptor.
+def serve(
+    kind: Literal["call", "describe"], control: socket.socket, enclosure: Enclosure, packages: str | None
+) -> None:
+    """Preload what workers need, and fork them until the server closes ``control``.
 
-    ``orders`` are ``Orders`` in JSON. The zygote imports none of the packages that they name: their code runs in
+    ``packages`` is a folder of modules that workers can import. The zygote imports none of them: their code runs in
     workers alone.
     """
-    confine.die_with_parent(server, signal.SIGTERM)
-    confine.set_process_name(f"portoser-{kind}")
-    confine.adopt_orphans()
-    ours = msgspec.json.decode(orders, type=Orders)
-    enclosure = Enclosure(ours)
-    sock = socket.socket(fileno=control)
-    try:
-        enclosure.enter()
-    except (OSError, Refused) as error:
-        message = str(error) if isinstance(error, Refused) else f"Tools cannot be isolated: {error}."
-        sock.send(msgspec.msgpack.encode(Unfit(message)))
-        sys.exit(1)
     preload(kind)
-    if ours.packages is not None:
-        put_first(Path(ours.packages))
+    if packages is not None:
+        put_first(Path(packages))
     threads = enclosure.threads()
     if threads != 1:
         sys.exit(f"The zygote has {threads} threads after preloading, and cannot be forked safely.")
-    Zygote(sock, enclosure).serve()
+    Zygote(control, enclosure).serve()
