@@ -37,9 +37,9 @@ class Noting(Admission):
 
     looked_at: list[str]
 
-    async def look_at(self, name: str, declaration: Declaration) -> Seen:
+    async def look_in(self, lock: str | None, name: str, declaration: Declaration) -> Seen:
         self.looked_at.append(name)
-        return await super().look_at(name, declaration)
+        return await super().look_in(lock, name, declaration)
 
 
 async def test_only_what_changed_is_imported_again_and_problems_follow_their_lines(
