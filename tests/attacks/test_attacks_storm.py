@@ -15,8 +15,8 @@ from attacks_world import PROFILES, World, attacked
 
 from e2e_server import sdk_http
 
-CALLS = int(os.environ.get("PORTOSER_TESTING_STORM", "1500"))
-IN_FLIGHT = 600
+CALLS = int(os.environ.get("PORTOSER_TESTING_STORM", "600"))
+IN_FLIGHT = 250
 """So many calls are waited for at once; a server's line has room for 1,000."""
 MIB = 1024 * 1024
 CHOSEN = (
