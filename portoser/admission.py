@@ -11,23 +11,20 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import structlog
 
 from portoser.catalog.caller import system_caller
-from portoser.catalog.errors import PortoserError, Problem, Severity, Unavailable
-from portoser.catalog.policy import Policy
-from portoser.catalog.requirement import POWER as REQUIRES
-from portoser.catalog.requirement import rule_for, ungranted
+from portoser.catalog.errors import Problem, Severity, Unavailable
 from portoser.catalog.revision import Declaration, Example, Isolation, JsonSchema, Revision, SourceFile, revision_of
 from portoser.catalog.schema import validator_of, wrong_with_schema
 from portoser.powers.fakes import FakePowers
 from portoser.runtime.environments.environments import Environments
-from portoser.runtime.environments.required import Packages, RequiredPackages
+from portoser.runtime.environments.required import Packages, RequiredPackages, unmet
 from portoser.runtime.types import Call, CodeError, Description, Events, Execution, FilesLoader, PowerHost, Program
 from portoser.store import admissions
 from portoser.store.admissions import StoredAdmission
@@ -37,23 +34,6 @@ log = structlog.get_logger(__name__)
 
 Progress = Callable[[int, int], None]
 """Told how many of how many declarations are done."""
-
-
-class Waiting(tuple[Problem, ...]):
-    """What keeps a declaration from being looked at now: its packages are on their way, or cannot be reached.
-
-    ``retry_after`` is in how many seconds to look again.
-    """
-
-    retry_after: float = 2.0
-
-    @classmethod
-    def of(cls, problems: Iterable[Problem], retry_after: float) -> Self:
-        """What to tell, and when to look again."""
-        made = cls(problems)
-        made.retry_after = retry_after
-        return made
-
 
 Verdict: TypeAlias = Revision | tuple[Problem, ...]
 """What a declaration became, or what is wrong with it."""
@@ -356,24 +336,6 @@ class _Round:
     def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self._done, len(self._seen))
-
-
-def unmet(name: str, error: PortoserError) -> Verdict:
-    """What a tool is told whose packages cannot be had, or not now."""
-    problem = Problem(path=REQUIRES, message=str(error), advice=getattr(error, "advice", ""), tool=name)
-    if not isinstance(error, Unavailable):
-        return (problem,)
-    return Waiting.of((problem,), error.retry_after)
-
-
-def ungranted_packages(policy: Policy, name: str, declaration: Declaration, *, owner: str) -> tuple[Problem, ...]:
-    """What the policy has against what a declaration requires, with the rule that would let it."""
-    missing = ungranted(policy, declaration.requires, owner=owner, tool=name)
-    if not missing:
-        return ()
-    message = f"No rule of the policy lets {name} of {owner} require {', '.join(missing)}."
-    advice = f"Whoever keeps the policy may add to policy.yaml: {rule_for(missing, owner=owner, tool=name)}"
-    return (Problem(path=REQUIRES, message=message, advice=advice, tool=name),)
 
 
 def _remembered(

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from portoser import __version__, faults
-from portoser.admission import Verdict, Waiting, ungranted_packages
+from portoser.admission import Verdict
 from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import DesiredTool, Provenance, RegisteredTool
+from portoser.runtime.environments.required import Waiting, ungranted_packages
 from portoser.store import sync_runs, tools
 from sync import guards
 from sync.blocking import in_thread

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from portoser.admission import Waiting, ungranted_packages
 from portoser.api.problems import Refused
 from portoser.api.services import Services
 from portoser.catalog.caller import Caller
@@ -13,6 +12,7 @@ from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem, U
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import GIT, REST, DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied
+from portoser.runtime.environments.required import Waiting, ungranted_packages
 from sync.manifest import DeclaredTool
 
 SECONDS_TO_FOLLOW = 10.0

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from portoser.admission import Admission, Progress, Seen, ungranted_packages, warnings_of
+from portoser.admission import Admission, Progress, Seen, warnings_of
 from portoser.catalog.errors import Problem
 from portoser.catalog.policy import Policy
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import GIT
+from portoser.runtime.environments.required import ungranted_packages
 from sync.manifest import DeclaredTool, Reader, Reading, placed
 from sync.sources.base import Scan
 from sync.sources.worktree import Worktree

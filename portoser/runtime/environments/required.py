@@ -2,11 +2,30 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import Self
 
-from portoser.catalog.errors import PortoserError
-from portoser.catalog.requirement import Lock, canonical
+from portoser.catalog.errors import PortoserError, Problem, Unavailable
+from portoser.catalog.policy import Policy
+from portoser.catalog.requirement import POWER as REQUIRES
+from portoser.catalog.requirement import Lock, canonical, rule_for, ungranted
 from portoser.catalog.revision import Declaration
 from portoser.runtime.environments.environments import Environments, RequiredSet
+
+
+class Waiting(tuple[Problem, ...]):
+    """What keeps a declaration from being looked at now: its packages are on their way, or cannot be reached.
+
+    ``retry_after`` is in how many seconds to look again.
+    """
+
+    retry_after: float = 2.0
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem], retry_after: float) -> Self:
+        """What to tell, and when to look again."""
+        made = cls(problems)
+        made.retry_after = retry_after
+        return made
 
 
 class CannotInstall(PortoserError):
@@ -78,3 +97,21 @@ class RequiredPackages:
             return Packages(None, dict.fromkeys(sets, nothing), None)
         until = None if patience is None else asyncio.get_running_loop().time() + patience
         return Packages(self._environments, await self._environments.resolve(sets, until=until), until)
+
+
+def unmet(name: str, error: PortoserError) -> tuple[Problem, ...]:
+    """What a tool is told whose packages cannot be had, or not now."""
+    problem = Problem(path=REQUIRES, message=str(error), advice=getattr(error, "advice", ""), tool=name)
+    if not isinstance(error, Unavailable):
+        return (problem,)
+    return Waiting.of((problem,), error.retry_after)
+
+
+def ungranted_packages(policy: Policy, name: str, declaration: Declaration, *, owner: str) -> tuple[Problem, ...]:
+    """What the policy has against what a declaration requires, with the rule that would let it."""
+    missing = ungranted(policy, declaration.requires, owner=owner, tool=name)
+    if not missing:
+        return ()
+    message = f"No rule of the policy lets {name} of {owner} require {', '.join(missing)}."
+    advice = f"Whoever keeps the policy may add to policy.yaml: {rule_for(missing, owner=owner, tool=name)}"
+    return (Problem(path=REQUIRES, message=message, advice=advice, tool=name),)
