@@ -29,6 +29,7 @@ EXAMPLE = Path(__file__).with_name("registry.example.yml")
 METHODS = ("services", "service", "machines", "read")
 
 _LARGEST = 4 * 1024 * 1024
+_LONGEST_PATH = 1000
 _MOST_PROBLEMS = 10
 _DEPTH = 3
 """Sections, names, fields: what is checked, and so has a place in messages."""
@@ -114,6 +115,8 @@ def _service(file: RegistryFile, name: object) -> dict[str, Any]:
 def _read(file: RegistryFile, path: object) -> Any:
     if not isinstance(path, str):
         raise PowerRefused("registry.read() takes a dotted path, for example services.web.port.")
+    if len(path) > _LONGEST_PATH:
+        raise PowerRefused(f"The path has {len(path):,} characters; at most {_LONGEST_PATH:,} are read.")
     found: Any = file.document
     taken: list[str] = []
     for step in filter(None, path.split(".")):

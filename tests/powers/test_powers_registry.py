@@ -40,6 +40,7 @@ async def test_the_shipped_example_is_served_and_sound() -> None:
         ("servces", [], "Did you mean services?"),
         ("read", ["services.web.prot"], "no entry 'prot' in services.web. Did you mean 'port'?"),
         ("read", [5], "takes a dotted path"),
+        ("read", ["." * 1_000_000], "has 1,000,000 characters; at most 1,000 are read"),
         ("read", ["services.web.port.x"], "no entry 'x' in services.web.port"),
         ("_current", [], "has no function"),
     ],
