@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from portoser.catalog.errors import Problem
+from portoser.catalog.errors import Problem, Severity
 from portoser.catalog.requirement import POWER as REQUIRES
 from portoser.catalog.revision import KIB, Declaration, SourceFile
 from sync.documents import Entrypoint, ToolDocument
@@ -236,14 +236,16 @@ def check_powers(
     """Tell of each power that the code uses and the declaration does not name. ``folder`` is where the files are."""
     file, _, function = entrypoint.partition(":")
     modules = {path: (code.module.powers, code.text) for path, code in files.items()}
-    for path, use in undeclared(modules, (file, function), fields.uses):
+    for path, use, is_own in undeclared(modules, (file, function), fields.uses):
+        does = "uses" if is_own else "may use"
         problems.found.append(
             Problem(
                 path=str(folder / path),
                 line=use.line,
                 column=use.column,
-                message=f"The tool uses the power {use.power}, and its manifest does not say so.",
+                message=f"The tool {does} the power {use.power}, and its manifest does not say so.",
                 advice=f"Write what it needs there, for example: uses: {{{FORMS[use.power]}}}",
+                severity=Severity.ERROR if is_own else Severity.WARNING,
             )
         )
 

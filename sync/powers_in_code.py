@@ -2,11 +2,13 @@
 
 A power is a global that every module of a tool has, or is imported from ``portoser.tool``. A name that the module, or
 the function around it, binds to something else is no power. What counts is what the entrypoint can reach by names: a
-module may serve several tools, of which each declares what it uses itself.
+module may serve several tools, of which each declares what it uses itself. What is reached by a statement of a module
+alone, such as a list of functions, is told as what may be used.
 """
 
 import ast
 import re
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ _PACKAGE, _MODULE = "portoser", "portoser.tool"
 
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_Parts: TypeAlias = set[tuple[str, str | None]]
+"""Files, and in them functions or classes of the module, or None for what is outside of them."""
 _Inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
@@ -56,38 +60,60 @@ NONE = PowersInCode()
 
 
 def powers_in(tree: ast.Module, text: str) -> PowersInCode:
-    """What of a module's text concerns powers: `NONE`, which is known at once, where no power's name is in it."""
+    """What of a module's text concerns powers: `NONE`, which is known at once, where no power's name is in it.
+
+    Raises:
+        RecursionError: it nests too deeply.
+    """
     return _read(tree) if _MENTIONED.search(text) is not None else NONE
 
 
 def undeclared(
     files: Mapping[str, tuple[PowersInCode, str]], entrypoint: tuple[str, str], uses: Mapping[str, object]
-) -> Iterator[tuple[str, PowerUse]]:
-    """The uses of powers that ``uses`` does not name, by file; of those, what the entrypoint's function can reach.
+) -> Iterator[tuple[str, PowerUse, bool]]:
+    """The uses of powers that ``uses`` does not name, by file; of those, what the entrypoint's function can reach, and
+    whether it does so by its own code: what it has in hand by a statement of a module alone may serve others.
 
     ``files`` holds what each module's text says of powers, and the text.
     """
     wanted = {power for power, word in WORDS.items() if word not in uses}
     if not any(use.power in wanted for module, _ in files.values() for use in module.uses):
         return
-    modules = {path: _read(ast.parse(text)) if module is NONE else module for path, (module, text) in files.items()}
-    reached = _reached(modules, entrypoint)
+    modules = {path: _parsed(text) if module is NONE else module for path, (module, text) in files.items()}
+    outside: _Parts = {(path, None) for path in modules}  # what an import runs
+    own = outside | _reached(modules, _entry(modules, entrypoint))
+    every = own | _reached(modules, outside)
     for path, module in modules.items():
         told: set[str] = set()
-        for use in module.uses:
-            if use.power in wanted and use.power not in told and (path, use.within) in reached:
-                told.add(use.power)
-                yield path, use
+        for parts in (own, every):
+            for use in module.uses:
+                if use.power in wanted and use.power not in told and (path, use.within) in parts:
+                    told.add(use.power)
+                    yield path, use, parts is own
 
 
-def _reached(modules: Mapping[str, PowersInCode], entrypoint: tuple[str, str]) -> set[tuple[str, str | None]]:
-    """The parts of modules that the code of an entrypoint names, or something that it names."""
-    by_name = {_module_name(path): path for path in modules}
-    waiting: deque[tuple[str, str | None]] = deque((path, None) for path in modules)  # what an import runs
+def _parsed(text: str) -> PowersInCode:
+    """What a module reads and imports, that has no power's name in it; nothing where it nests too deeply to tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _read(ast.parse(text))
+        except (RecursionError, MemoryError):
+            return NONE
+
+
+def _entry(modules: Mapping[str, PowersInCode], entrypoint: tuple[str, str]) -> _Parts:
     file, function = entrypoint
-    if file in modules:
-        waiting.extend([(file, function)] if function in modules[file].needs else _parts(file, modules[file]))
-    reached: set[tuple[str, str | None]] = set()
+    if file not in modules:
+        return set()
+    return {(file, function)} if function in modules[file].needs else set(_parts(file, modules[file]))
+
+
+def _reached(modules: Mapping[str, PowersInCode], begin: _Parts) -> _Parts:
+    """The parts of modules that some parts name, or something that they name; with them."""
+    by_name = {_module_name(path): path for path in modules}
+    waiting = deque(begin)
+    reached: _Parts = set()
     while waiting:
         part = waiting.popleft()
         if part in reached:
@@ -159,19 +185,21 @@ class _Walk:
                     self.imports[alias.asname or alias.name] = (node.module or "", alias.name)
 
     def _visit(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Name | ast.Attribute):
-            meaning = self._meaning(node)
-            if meaning in WORDS and not isinstance(node.ctx, ast.Store | ast.Del):
-                self.uses.append(PowerUse(meaning, node.lineno, node.col_offset + 1, self._within))
-        if isinstance(node, _Inner):
-            self._visit_inner(node)
-        elif isinstance(node, _Comprehension):
-            targets = [each.target for each in node.generators]
-            names = {each.id: None for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
-            self._visit_all(ast.iter_child_nodes(node), _Scope(dict(names)))
-        else:
-            for child in ast.iter_child_nodes(node):
-                self._visit(child)
+        waiting = [node]  # not by recursion: a sum of a thousand terms is a thousand nodes deep
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Name | ast.Attribute):
+                meaning = self._meaning(node)
+                if meaning in WORDS and not isinstance(node.ctx, ast.Store | ast.Del):
+                    self.uses.append(PowerUse(meaning, node.lineno, node.col_offset + 1, self._within))
+            if isinstance(node, _Inner):
+                self._visit_inner(node)
+            elif isinstance(node, _Comprehension):
+                targets = [each.target for each in node.generators]
+                names = {each.id: None for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+                self._visit_all(ast.iter_child_nodes(node), _Scope(dict(names)))
+            else:
+                waiting.extend(reversed(list(ast.iter_child_nodes(node))))
 
     def _visit_inner(self, node: "_Function | ast.ClassDef") -> None:
         is_part = self._is_top and not isinstance(node, ast.Lambda)
@@ -208,14 +236,17 @@ class _Walk:
 
     def _meaning(self, node: ast.expr) -> str | None:
         """The power that an expression is, or the module that has them, or None."""
-        if isinstance(node, ast.Name):
-            return self._looked_up(node.id)
-        if isinstance(node, ast.Attribute):
-            of = self._meaning(node.value) if isinstance(node.value, ast.Name | ast.Attribute) else None
-            if of == _PACKAGE and node.attr == "tool":
-                return _MODULE
-            return node.attr if of == _MODULE and node.attr in WORDS else None
-        return None
+        attributes: list[str] = []
+        while isinstance(node, ast.Attribute) and len(attributes) < len(_MODULE.split(".")):
+            attributes.append(node.attr)
+            node = node.value
+        meaning = self._looked_up(node.id) if isinstance(node, ast.Name) else None
+        for name in reversed(attributes):
+            if meaning == _PACKAGE and name == "tool":
+                meaning = _MODULE
+            else:
+                meaning = name if meaning == _MODULE and name in WORDS else None
+        return meaning
 
     def _looked_up(self, name: str) -> str | None:
         innermost = self._scopes[-1]
@@ -228,14 +259,15 @@ class _Walk:
 
 
 def _bound(body: "list[ast.stmt] | list[ast.AST]") -> dict[str, str | None]:
-    """What a scope binds by its own statements; what a name means where it is bound to a power and nothing else."""
+    """What a scope binds by its own statements; what a name means where one of them binds it to a power, whatever
+    stands in for it where the import fails."""
     bound: dict[str, str | None] = {}
     elsewhere: set[str] = set()
     for node in _of_scope(body):
         if isinstance(node, ast.Global | ast.Nonlocal):
             elsewhere.update(node.names)
         for name, meaning in _bindings(node):
-            bound[name] = meaning if bound.get(name, meaning) == meaning else None
+            bound[name] = meaning or bound.get(name)
     return {name: meaning for name, meaning in bound.items() if name not in elsewhere}
 
 

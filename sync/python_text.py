@@ -54,6 +54,7 @@ def read_module(text: str, path: str) -> Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(text, filename=path)
+        return _described(tree, powers_in(tree, text))
     except SyntaxError as error:
         return _unreadable(
             path,
@@ -64,7 +65,6 @@ def read_module(text: str, path: str) -> Module:
         )
     except (ValueError, MemoryError, RecursionError):
         return _unreadable(path, 0, 0, "The file cannot be parsed: it nests too deeply.", "Make it simpler.")
-    return _described(tree, powers_in(tree, text))
 
 
 def _unreadable(path: str, line: int, column: int, message: str, advice: str) -> Module:
@@ -103,18 +103,19 @@ def _described(tree: ast.Module, powers: PowersInCode) -> Module:
 
 def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that run in the module's own namespace, also those under ``if``, ``try`` and ``with``."""
-    for statement in body:
+    waiting = [*body][::-1]  # not by recursion: a thousand times elif is a thousand statements deep
+    while waiting:
+        statement = waiting.pop()
         yield statement
+        inner: list[ast.stmt] = []
         if isinstance(statement, ast.If):
-            yield from _top_level(statement.body)
-            yield from _top_level(statement.orelse)
+            inner = [*statement.body, *statement.orelse]
         elif isinstance(statement, ast.Try | ast.TryStar):
-            for part in (statement.body, statement.orelse, statement.finalbody):
-                yield from _top_level(part)
-            for handler in statement.handlers:
-                yield from _top_level(handler.body)
+            inner = [*statement.body, *statement.orelse, *statement.finalbody]
+            inner += [each for handler in statement.handlers for each in handler.body]
         elif isinstance(statement, ast.With):
-            yield from _top_level(statement.body)
+            inner = statement.body
+        waiting.extend(reversed(inner))
 
 
 def _names(targets: Iterable[ast.expr]) -> Iterator[str]:

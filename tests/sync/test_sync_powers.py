@@ -46,6 +46,12 @@ def told(reading: Reading) -> list[str]:
         ("import portoser.tool as p\ndef t():\n    return p.http.get('x')\n", "3:12"),
         ("from portoser import tool\ndef t():\n    return tool.http.get('x')\n", "3:12"),
         ("def t():\n    from portoser.tool import http as h\n    return h.get('x')\n", "3:12"),
+        (
+            "try:\n    from portoser.tool import http\nexcept ImportError:\n    http = None\n"
+            "def t():\n    return http.get('x')\n",
+            "6:12",
+        ),
+        ("def t():\n    return " + "len('') + " * 2_000 + "http.get('x')\n", "2:20012"),
         ("def t():\n    if True:\n        return http.get('x')\n    http = 1\n", None),
         ("import http\ndef t():\n    return http.HTTPStatus.OK\n", None),
         ("from http import HTTPStatus\nimport http.client\ndef t():\n    return http.client\n", None),
@@ -97,6 +103,33 @@ def test_the_powers_of_other_files_count_where_the_entrypoint_reaches_them() -> 
     ):
         errors = [problem for problem in read_tool(code, files, money__py=money).problems if problem.is_error]
         assert [(each.path, each.line, each.column) for each in errors] == ([("money.py", 3, 12)] if is_reached else [])
+
+
+def test_what_only_a_statement_of_the_module_reaches_is_warned_of() -> None:
+    code = "def show():\n    return http.get('x')\ndef t():\n    return 1\nALL = [show, t]\n"
+    reading = read_tool(code)
+    assert told(reading) == [
+        "t.py:2:12: The tool may use the power http, and its manifest does not say so. Write what it needs there, for "
+        'example: uses: {network: ["api.example.com:443"]}'
+    ]
+    assert reading.problems[0].severity is Severity.WARNING
+    assert len(reading.tools) == 1
+
+
+@pytest.mark.parametrize("code", ["x = " + "1 + " * 2_000 + "1", "if 1:\n    pass\n" + "elif 1:\n    pass\n" * 700])
+def test_long_sums_and_choices_are_read_like_any_code(code: str) -> None:
+    assert told(read_tool(f"# see http\n{code}\ndef t():\n    return 1\n")) == []
+    money = "def charge():\n    return http.get('x')\n"
+    problems = read_tool(f"{code}\ndef t():\n    return 1\n", "files: [money.py, t.py]\n", money__py=money).problems
+    assert problems == ()
+
+
+def test_code_that_nests_too_deeply_is_a_problem_of_its_file_alone() -> None:
+    deep = "# see http\nx = " + "lambda: " * 800 + "1\ndef deep():\n    return 1\n"
+    reading = read_tool("def t():\n    return 1\n", deep__py=deep, deep__yaml="kind: Tool\n")
+    assert [(problem.path, problem.is_error) for problem in reading.problems] == [("deep.py", True)]
+    assert "nests too deeply" in str(reading.problems[0])
+    assert [tool.name for tool in reading.tools] == ["t"]
 
 
 def test_one_file_of_two_tools_asks_of_each_only_what_it_uses() -> None:
