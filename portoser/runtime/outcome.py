@@ -53,7 +53,9 @@ def execution_of(result: protocol.Result, running: Running, began: float) -> Exe
     """
     if result.reason is not None:
         if result.reason not in _WORKERS_WORDS:
-            raise ProtocolViolation(f"{result.reason!r} is not a reason that a worker may give")
+            raise ProtocolViolation(f"{result.reason[:64]!r} is not a reason that a worker may give")
+        if len(result.message or "") + len(result.traceback or "") > protocol.ENVELOPE:
+            raise ProtocolViolation("what it says of a failure is longer than it may be")
         return Execution(
             outcome="error",
             reason=result.reason,

@@ -64,6 +64,8 @@ class WorkerProcess(Frames):
         self._on_end = on_end
         self._pidfd: int | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._sent = 0
+        """How many bytes were sent, or wait to be."""
         self._running: dict[str, Running] = {}
         self._leaving: dict[str, tuple[int, asyncio.TimerHandle]] = {}
         """Calls that have their outcome and were told to stop: their nonces, and what happens if they do not."""
@@ -112,6 +114,8 @@ class WorkerProcess(Frames):
 
     def exited(self, status: int | None) -> None:
         """The zygote says that the process has ended; None where the zygote itself has, and took it along."""
+        if status is None:
+            self._send_kill()  # should the kernel not have
         self._status = -1 if status is None else status
         if self._transport is None or self._transport.is_closing() or self._ended is not None:
             self._conclude()
@@ -207,6 +211,7 @@ class WorkerProcess(Frames):
         """Send an encoded frame; nothing happens where the worker has ended."""
         if self._transport is not None and self._ended is None:
             self._transport.write(encoded)
+            self._sent += len(encoded)
 
     def violated(self, error: ProtocolViolation) -> None:
         """Part of what frames are read by."""
@@ -241,9 +246,12 @@ class WorkerProcess(Frames):
             self._rest()
 
     def _asked(self, running: Running, frame: Rpc) -> None:
-        if running.asks or frame.seq != running.asked + 1:
+        if running.answered is None or frame.seq != running.asked + 1:
             raise ProtocolViolation("a power was asked out of turn")
-        running.asked = frame.seq
+        if self._transport is not None and running.answered > self._sent - self._transport.get_write_buffer_size():
+            # It would have them all kept here.
+            raise ProtocolViolation("a power was asked before the last answer was read")
+        running.asked, running.answered = frame.seq, None
         most = running.allowance.powers
         if running.asked > most:
             self.fail(running, "power_limit", f"The tool asked its powers more than the {most:,} times that it may.")
@@ -390,6 +398,7 @@ class WorkerProcess(Frames):
             message = f"{frame.power}.{frame.method}() gave an answer that cannot be sent to the tool: {unsendable}"
             encoded = protocol.encode(RpcResult(running.id, frame.seq, None, message))
         self.send(encoded)
+        running.answered = self._sent
 
 
 def _pid_of(pidfd: int) -> int | None:

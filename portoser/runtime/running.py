@@ -30,6 +30,7 @@ class Running:
         "_is_power_ended",
         "_power",
         "allowance",
+        "answered",
         "aside",
         "asked",
         "back",
@@ -57,6 +58,8 @@ class Running:
         self.logs = bytearray()
         self.printed = 0
         self.asked = 0
+        self.answered: int | None = 0
+        """Where the last answer of a power ends, among the bytes that its worker was sent; None until it is sent."""
         self.waiter: asyncio.Future[Frame] | None = None
         self.frame: Frame | None = None
         """What came while nobody waited for it."""
@@ -102,11 +105,6 @@ class Running:
         if self._power is not None:
             self._is_power_ended = True
             self._power.cancel()
-
-    @property
-    def asks(self) -> bool:
-        """Whether a power works for it."""
-        return self._power is not None
 
     def power_begins(self) -> None:
         """A power works for it from now on, in this task."""

@@ -48,12 +48,13 @@ HOSTILE = {
     "rpc out of turn": "send(17, pack(*current(), 5, 'registry', 'services', [], {})); time.sleep(5)",
     "two rpcs": "b = pack(*current(), 1, 'registry', 'services', [], {}); send(17, b); send(17, b); time.sleep(5)",
     "invented reason": "forge([], reason='timeout')",
+    "long message": "send(16, pack(*current(), 'exception', 'x' * 300_000, None, None, None, False))",
     "content of no kind": "forge([{'type': 'alien', 'x': 1}])",
     "content that lacks": "forge([{'type': 'image', 'data': 'x'}])",
     "content with more": "forge([{'type': 'text', 'text': 'x', 'evil': 1}])",
     "content no list": "forge({'a': 1})",
     "structured no object": "forge([], [1])",
-    "more than the limit": "forge([{'type': 'text', 'text': 'x' * 2000}])",
+    "more than the limit": "forge([{'type': 'text', 'text': 'x' * 200_000}])",
     "deep": "send(18, pack(*current(), 'info', 'x')[:-0 or None][:1] + b'\\x91' * 100000)",
     "deep data": "send(18, b'\\x95' + b''.join(map(msgspec.msgpack.encode, (*current(), 'info', 'x'))) + b'\\x81\\xa1a' * 50000)",
 }
@@ -72,9 +73,30 @@ async def test_a_hostile_frame_is_a_protocol_error_and_ends_that_worker_alone(sh
 
             await asyncio.sleep(3)
 
-    execution = await shared_bench.run(code, timeout=10, result=1000, powers=Slow())
+    execution = await shared_bench.run(code, timeout=10, result=100_000, powers=Slow())
     assert (execution.outcome, execution.reason) == ("error", "protocol_error"), execution
     assert (await shared_bench.run(neighbour)).structured == pid
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("share", [1, 4])
+async def test_who_asks_on_without_reading_the_answers_is_ended(shared_bench: Any, share: int) -> None:
+    asks = "send(17, pack(*current(), number, 'registry', 'services', [], {}))"
+    code = f"{PRELUDE}\nasync def tool():\n    for number in range(1, 50):\n        {asks}\n        time.sleep(0.1)\n"
+    answered = 0
+
+    class Generous:
+        async def call(self, power: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+            nonlocal answered
+            answered += 1
+            return "x" * 1_000_000
+
+    execution = await shared_bench.run(code, timeout=20, share=share, powers=Generous())
+    assert (execution.reason, answered) == ("protocol_error", 1), execution
+    assert "a power was asked" in execution.message
+    asking = "from portoser.tool import registry\nasync def tool():\n    for _ in range(9): assert len(await registry.services()) == 1_000_000\n"
+    honest = asking if share > 1 else asking.replace("await ", "")
+    assert (await shared_bench.run(honest, share=share, powers=Generous())).outcome == "ok"
 
 
 @pytest.mark.asyncio(loop_scope="module")
