@@ -4,6 +4,7 @@ A document is read from its own text alone; what it says of other files is check
 (`sync.linking`). So a file's documents can be kept for as long as its text stays the same.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from typing import TypeAlias
 from portoser.catalog import requirement
 from portoser.catalog.errors import Problem
 from portoser.catalog.group import Group
+from portoser.catalog.network import METHODS
 from portoser.catalog.policy import Policy, PowerRule, Role
 from sync import fields
 from sync.located import Node, Problems, did_you_mean, one_of
@@ -225,6 +227,19 @@ def _power_rules(problems: Problems, node: Node | None) -> tuple[PowerRule, ...]
     return tuple(_power_rule(problems, item, form) for item in node.value)
 
 
+def _actions(problems: Problems, node: Node | None, grants: Set[str]) -> tuple[str, ...] | None:
+    form = "actions: [get, head]"
+    found = fields.texts(problems, node, "powers.actions", form)
+    if node is not None and node.value == []:
+        problems.error(node, "'powers.actions' is empty.", f"Leave it out to grant every action, or write: {form}")
+    if "network" in grants and grants <= {"network"}:
+        for action, item in found or ():
+            if action not in METHODS:
+                advice = f"{did_you_mean(action.lower(), METHODS)} Known here: {', '.join(METHODS)}.".strip()
+                problems.error(item, f"'powers.actions' of 'network' cannot have {action[:60]!r}.", advice)
+    return None if found is None else tuple(action for action, _ in found)
+
+
 def _power_rule(problems: Problems, node: Node, form: str) -> PowerRule:
     pairs = fields.mapping(problems, node, "powers", form, RULE_KEYS)
     grants = {
@@ -243,7 +258,7 @@ def _power_rule(problems: Problems, node: Node, form: str) -> PowerRule:
             )
     if not grants and isinstance(node.value, dict):
         problems.error(node, "This rule grants no power.", f"Name {one_of(GRANTS)}, for example: {form}")
-    actions = fields.words(problems, pairs.get("actions"), "powers.actions", "actions: [get]")
+    actions = _actions(problems, pairs.get("actions"), grants.keys())
     owner = fields.text(problems, pairs.get("owner"), "powers.owner", 'owner: "git:main"')
     tools = fields.words(problems, pairs.get("tools"), "powers.tools", 'tools: ["orders.*"]')
     private = fields.flag(problems, pairs.get("private"), "powers.private")

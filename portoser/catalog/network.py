@@ -19,6 +19,9 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 FORM = "api.example.com:443"
 
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+"""What may be asked of a place; the actions that a rule of the policy may name for it."""
+
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _NAME_PATTERN = re.compile(r"[a-z0-9_*-]{1,63}(\.[a-z0-9_*-]{1,63})*")
@@ -131,6 +134,15 @@ class PlacePattern(msgspec.Struct, frozen=True):
         if isinstance(place.host, str):
             return isinstance(self.host, str) and fnmatchcase(place.host, self.host)
         return not isinstance(self.host, str) and place.host in self.host
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it names private addresses and nothing else."""
+        host = self.host
+        return not isinstance(host, str) and any(
+            host.version == private.version and host.subnet_of(private)  # type: ignore[arg-type] # both are of one version
+            for private, _ in _PRIVATE_NETWORKS
+        )
 
     def covers(self, other: "PlacePattern") -> bool:
         """Whether all places of another pattern are among them, as far as their texts tell."""

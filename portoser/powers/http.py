@@ -14,7 +14,8 @@ import httpcore2
 
 from portoser import __version__
 from portoser.catalog.errors import PowerError
-from portoser.catalog.network import Address, place_of, place_pattern
+from portoser.catalog.network import Place, place_of, place_pattern
+from portoser.catalog.policy import PowerRule
 from portoser.powers.base import Power, Use
 from portoser.powers.http_body import MOST_RESPONSE, TooMuch, Undecodable, read_body
 from portoser.powers.http_request import MIB, READING, HttpRequest, read_request
@@ -67,7 +68,7 @@ class HttpPower(Power):
     async def _answer(self, request: HttpRequest, use: Use) -> dict[str, Any]:
         for _ in range(MOST_REDIRECTS + 1):
             rules = use.granted(str(request.place), request.method)
-            may_be_private = isinstance(request.place.host, Address) or any(rule.private for rule in rules)
+            may_be_private = any(_means_private(rule, request.place) for rule in rules)
             answer = await self._send(request, may_be_private=may_be_private)
             location = answer.pop("location")
             if location is None or not request.follows:
@@ -103,6 +104,14 @@ def reaches(pattern: str, resource: str) -> bool:
         return place_pattern(pattern).matches(place_of(resource))
     except ValueError:  # of a pattern that was taken before it was looked at like this
         return False
+
+
+def _means_private(rule: PowerRule, place: Place) -> bool:
+    """Whether a rule that grants a place grants it where it is a private address, too."""
+    if rule.private or isinstance(place.host, str):
+        return rule.private
+    patterns = [place_pattern(each) for each in rule.grants[HttpPower.word] if reaches(each, str(place))]
+    return any(pattern.is_private for pattern in patterns)
 
 
 def _on_wire(request: HttpRequest) -> httpcore2.Request:

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from portoser.catalog.network import Place, host_of
+from portoser.catalog.network import METHODS, Place, host_of
 from portoser.powers.base import PowerRefused, bound, unknown_method
 
-METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 READING = frozenset(("get", "head", "options"))
 """The methods that change nothing where they are used as they are meant."""
 
@@ -127,6 +126,8 @@ def _target(text: Any) -> tuple[httpx2.URL, Place]:
     except ValueError as error:
         raise PowerRefused(f"The URL's host cannot be asked: {error}.") from None
     port = _PORTS[url.scheme] if url.port is None else url.port
+    if url.scheme == "http" and port == _PORTS["https"]:
+        raise PowerRefused("Port 443 is spoken to by TLS: write https://, not http://.")
     if not 0 < port < 65536:
         raise PowerRefused(f"The URL's port {port} is none; ports are 1 to 65535.")
     return url.copy_with(host=str(host), fragment=None), Place(host, port)

@@ -204,6 +204,7 @@ async def test_a_circle_of_redirects_has_an_end(server: Server) -> None:
         ("http://127.0.0.1%23.example.com/", "is not a host's name"),
         ("http://[fe80::1%25eth0]/", "names a network interface|cannot be read"),
         ("http://api.example.com:99999/", "cannot be read|ports are 1 to 65535"),
+        ("http://api.example.com:443/", "write https://"),
         ("http://api.example.com:0/", "ports are 1 to 65535"),
         ("http://api.example.com:-1/", "cannot be read|ports are 1 to 65535"),
         ("http://" + "a" * 9000, "at most 8,192"),

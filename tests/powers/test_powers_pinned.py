@@ -54,6 +54,14 @@ async def test_a_clouds_metadata_and_what_is_no_host_are_refused_whatever_the_po
     assert network.connected == []
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "[::1]", "[64:ff9b::a00:1]"])
+async def test_a_rule_of_all_addresses_grants_no_private_one(address: str) -> None:
+    async with web("0.0.0.0/0:80", "[::/0]:80") as call:
+        with pytest.raises(PowerRefused, match=r"is not a public address.*private: true"):
+            await call.get(f"http://{address}/")
+    assert call.network.connected == []
+
+
 async def test_a_name_that_changes_its_mind_is_asked_once_and_connected_to_where_it_was_checked(
     server: Server,
 ) -> None:

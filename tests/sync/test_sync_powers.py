@@ -192,6 +192,9 @@ def test_a_policy_that_cannot_be_known_is_not_said_to_grant_nothing() -> None:
     [
         ('{network: ["example.com"]}', "policy.yaml:2:21: 'example.com' names no port"),
         ('{vault: ["a/*"], private: true}', "policy.yaml:2:27: 'private' says that names of 'network'"),
+        ('{network: ["a:1"], actions: []}', "policy.yaml:2:38: 'powers.actions' is empty. Leave it out to grant every"),
+        ('{network: ["a:1"], actions: [get, GTE]}', "cannot have 'GTE'. Did you mean 'get'?"),
+        ('{network: ["a:1"], actions: [HEAD]}', "cannot have 'HEAD'. Did you mean 'head'?"),
         ('{network: ["a:1"], private: yes please}', "'powers.private' must be true or false"),
         ('{network: ["a:1"], privat: true}', "'powers.privat' is not known. Did you mean 'private'?"),
     ],
