@@ -17,7 +17,7 @@ from portoser.catalog.allowance import USUAL_SCRATCH
 from portoser.catalog.errors import PortoserError, Unavailable
 from portoser.runtime.isolation.enclosure import Orders
 from portoser.runtime.process import WorkerProcess
-from portoser.runtime.protocol import ZYGOTE_DECODER, Exited, Ready, Spawn, Spawned, Unfit
+from portoser.runtime.protocol import ZYGOTE_DECODER, End, Exited, Ready, Spawn, Spawned, Unfit
 from portoser.runtime.scratch import Scratch
 from portoser.runtime.zygote import PACKET
 
@@ -48,6 +48,20 @@ _ENVIRONMENT = {
 """All that a zygote's environment holds; nothing of the server's."""
 
 
+class Held:
+    """The layers that held in a runtime's first zygote. Each later one must have them, too."""
+
+    def __init__(self) -> None:
+        self.layers: frozenset[str] | None = None
+
+    def missing(self, words: dict[str, str]) -> str:
+        """What a zygote that has come up lacks, as people read it; empty where it lacks nothing."""
+        found = frozenset(name for name, told in words.items() if told.startswith("on"))
+        if self.layers is None:
+            self.layers = found
+        return "; ".join(f"{name}: {words.get(name, 'unknown')}" for name in sorted(self.layers - found))
+
+
 class Terms(NamedTuple):
     """What a runtime's workers are held to, whichever zygote they come from."""
 
@@ -55,6 +69,7 @@ class Terms(NamedTuple):
     isolate: bool
     without: tuple[str, ...]
     """Layers that a test wants left out."""
+    held: Held
 
     def orders(self, packages: Path | None) -> Orders:
         """What a zygote is told that has a folder of packages."""
@@ -266,18 +281,40 @@ class Nursery:
             for descriptor in descriptors:
                 os.close(descriptor)
         elif isinstance(message, Spawned):
-            worker.spawned(message.pid, descriptors[0])
+            if descriptors:
+                worker.spawned(message.pid, descriptors[0])
+            else:  # the kernel drops it where there is no room for one more
+                worker.kill("crashed", "No worker could be started: the server has too many files open.")
+                self._end(message.seq)
         elif isinstance(message, Exited):
             worker.exited(message.status)
         else:
             worker.kill("crashed", f"No worker could be started: {message.message}.")
             worker.exited(None)
 
+    def _end(self, seq: int) -> None:
+        """Have the zygote end a worker that cannot be ended from here."""
+        if self._control is None or seq not in self._workers:
+            return
+        try:
+            self._control.send(self._encoder.encode(End(seq)))
+        except BlockingIOError:
+            asyncio.get_running_loop().call_later(0.01, self._end, seq)
+        except ConnectionError:
+            self._lost()
+
     def _came_up(self, message: Ready | Unfit) -> None:
         if self._ready is None or self._ready.done():
             return
         if isinstance(message, Unfit):
-            self._ready.set_exception(PortoserError(message.message))
+            # What has held once will hold again: the machine was too busy to find out.
+            kind = PortoserError if self._terms.held.layers is None else Unavailable
+            self._ready.set_exception(kind(message.message))
+            return
+        missing = self._terms.held.missing(message.layers)
+        if missing:
+            log.error("zygote_with_fewer_layers", kind=self.kind, missing=missing, layers=message.layers)
+            self._ready.set_exception(Unavailable(f"Tools would be isolated by less than before: {missing}."))
             return
         self.layers = message.layers
         self._private_scratch = message.has_private_scratch

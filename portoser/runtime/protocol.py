@@ -329,6 +329,12 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
     """How many bytes fit in the folder that it makes."""
 
 
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """End a worker that the server has no hold on: its pidfd did not arrive."""
+
+    seq: int
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The zygote has preloaded everything and can fork.
 
@@ -369,4 +375,5 @@ class Exited(msgspec.Struct, frozen=True, tag="exited"):
 
 FromZygote: TypeAlias = Ready | Unfit | Spawned | SpawnFailed | Exited
 ZYGOTE_DECODER = msgspec.msgpack.Decoder(FromZygote)
-SPAWN_DECODER = msgspec.msgpack.Decoder(Spawn)
+ToZygote: TypeAlias = Spawn | End
+ORDER_DECODER = msgspec.msgpack.Decoder(ToZygote)

@@ -1,7 +1,6 @@
 """Describes declarations and executes calls, in worker processes."""
 
 import asyncio
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from portoser.runtime.environments.folders import Folders
 from portoser.runtime.environments.nurseries import Nurseries
 from portoser.runtime.isolation.kernel import IS_LINUX
 from portoser.runtime.isolation.layers import TESTING_VARIABLE, left_out
-from portoser.runtime.nursery import Terms
+from portoser.runtime.nursery import Held, Terms
 from portoser.runtime.pool import Pool
 from portoser.runtime.protocol import Describe, Described
 from portoser.runtime.running import Running, WorkerEnded
@@ -85,7 +84,7 @@ class Runtime:
         self._ceilings = ceilings
         self._longest_rest = longest_rest
         self._scratch = Scratch(scratch)
-        terms = Terms(self._scratch, sandbox != "off", left_out())
+        terms = Terms(self._scratch, sandbox != "off", left_out(), Held())
         self._callers = Nurseries("call", terms, folders, most=zygotes)
         self._describers = Nurseries("describe", terms, folders, most=_DESCRIBE_ZYGOTES)
         self._pool = Pool(
@@ -194,8 +193,9 @@ class Runtime:
         """End every worker and both zygotes; calls that run end as cancelled."""
         for keeper in self._keepers:
             keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+        for told in await asyncio.gather(*self._keepers, return_exceptions=True):
+            if isinstance(told, Exception):
+                log.error("runtime_keeper_failed", exc_info=told)
         await self._callers.aclose()
         await self._describers.aclose()
         await self._scratch.aclose()
@@ -258,7 +258,7 @@ class Runtime:
         if not isinstance(answer, Described):
             raise CodeError(
                 answer.message,
-                path=answer.path or entry_path,
+                path=answer.path if answer.path in {file.path for file in declaration.files} else entry_path,
                 line=answer.line,
                 column=answer.column,
                 advice=answer.advice,

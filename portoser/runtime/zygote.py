@@ -7,6 +7,7 @@ socket is the end of the zygote, and of every worker and of all that the workers
 """
 
 import contextlib
+import errno
 import gc
 import importlib
 import os
@@ -22,8 +23,9 @@ import msgspec
 from portoser.runtime import confine
 from portoser.runtime.isolation.enclosure import Enclosure
 from portoser.runtime.protocol import (
-    SPAWN_DECODER,
+    ORDER_DECODER,
     WORKER_FAILED,
+    End,
     Exited,
     FromZygote,
     Ready,
@@ -121,17 +123,22 @@ class Zygote:
             return False
         if not packet:
             return False
-        spawn = SPAWN_DECODER.decode(packet)
+        order = ORDER_DECODER.decode(packet)
         try:
-            self._spawn(spawn, descriptors)
+            if isinstance(order, End):
+                self._end(order.seq)
+            else:
+                self._spawn(order, descriptors)
         except OSError as error:
-            self._send(SpawnFailed(spawn.seq, f"{error.strerror} ({error.errno})"))
+            self._send(SpawnFailed(order.seq, f"{error.strerror} ({error.errno})"))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         return True
 
     def _spawn(self, spawn: Spawn, descriptors: list[int]) -> None:
+        if len(descriptors) != _DESCRIPTORS:  # the kernel drops those that there is no room for
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         channel, output = descriptors
         # In a pid namespace of its own, it does not see this process.
         zygote = os.getpid() if self._enclosure.first is None else 0
@@ -144,11 +151,20 @@ class Zygote:
         if pid == 0:
             become_worker(self._enclosure, spawn, zygote, user, channel, output)
         self._workers[pid] = spawn.seq, user
-        pidfd = os.pidfd_open(pid)
         try:
-            self._send(Spawned(spawn.seq, pid), pidfd)
-        finally:
-            os.close(pidfd)
+            pidfd = os.pidfd_open(pid)
+            try:
+                self._send(Spawned(spawn.seq, pid), pidfd)
+            finally:
+                os.close(pidfd)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # nobody would know of it
+            raise
+
+    def _end(self, seq: int) -> None:
+        for pid, (known, _) in self._workers.items():
+            if known == seq:
+                os.kill(pid, signal.SIGKILL)
 
     def _send(self, message: FromZygote, *descriptors: int) -> None:
         packet = self._encoder.encode(message)
@@ -221,7 +237,7 @@ def become_worker(enclosure: Enclosure, spawn: Spawn, zygote: int, user: int | N
         for target, descriptor in enumerate(copies):
             os.dup2(descriptor, target, inheritable=target < main.CHANNEL_FD)
         os.closerange(len(wanted), 65536)
-        enclosure.seal(place._replace(ruleset=main.CHANNEL_FD + 1 if place.ruleset is not None else None))
+        enclosure.seal(place._replace(ruleset=main.CHANNEL_FD + 1 if place.ruleset is not None else None), zygote)
         confine.set_process_name("portoser-worker")
         gc.enable()
         if spawn.warm:

@@ -23,6 +23,7 @@ def run(kind: Literal["call", "describe"], server: int, control: int, orders: st
     confine.die_with_parent(server, signal.SIGTERM)
     confine.set_process_name(f"portoser-{kind}")
     confine.adopt_orphans()
+    sys.argv, sys.orig_argv = [""], [""]  # they speak of the server, and tools could read them
     ours = msgspec.json.decode(orders, type=Orders)
     enclosure = Enclosure(ours)
     sock = socket.socket(fileno=control)

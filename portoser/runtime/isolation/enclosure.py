@@ -165,8 +165,10 @@ class Enclosure:
         os.environ["HOME"] = os.environ["TMPDIR"] = folder
         return Place(folder, user, ruleset)
 
-    def seal(self, place: Place) -> None:
+    def seal(self, place: Place, zygote: int) -> None:
         """Give up all rights, for good. Every descriptor but the worker's own and the ruleset must be closed.
+
+        ``zygote`` is the parent, as this process sees it.
 
         Raises:
             OSError: a step failed. The process must end.
@@ -182,8 +184,8 @@ class Enclosure:
             resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS_OF_ALL, _THREADS_OF_ALL))
         kernel.drop_capabilities()
         kernel.undumpable()
-        # Becoming another user has undone it.
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Becoming another user has undone it, and the parent may have ended in between.
+        confine.die_with_parent(zygote, signal.SIGKILL)
         kernel.no_new_privileges()
         if place.ruleset is not None:
             landlock.restrict(place.ruleset, self.layers.landlock)
