@@ -68,12 +68,13 @@ class Calls:
             allowance = msgspec.structs.replace(allowance, share=1)
         running = Running(call.id, allowance, events)
         caller = call.caller
+        view = _view(caller)
         try:
-            frame = protocol.encode(CallFrame(call.id, running.nonce, call.arguments, _view(caller), call.request_id))
+            frame = protocol.encode(CallFrame(call.id, running.nonce, call.arguments, view, call.request_id))
         except _UNSENDABLE as error:
             message = f"Invalid arguments: they cannot be sent to the tool: {error}"
             return Execution(outcome="error", reason="invalid_arguments", message=message)
-        asked = _Asked(program, files, frame, caller, powers, Key(program.digest, caller.subject))
+        asked = _Asked(program, files, frame, caller, powers, Key(program.digest, _known(caller, view)))
         if allowance.share > 1:
             return await self._execute_beside_others(asked, running)
         running.aside, running.back = self._pool.step_aside, self._pool.step_back
@@ -176,6 +177,11 @@ class Calls:
 async def _load(program: Program, files: FilesLoader, allowance: Allowance) -> bytearray:
     sources = await files()
     return protocol.encode(Load(sources, program.entrypoint, program.output_schema, allowance.result, allowance.share))
+
+
+def _known(caller: Caller, view: CallerView) -> tuple[str, ...]:
+    """Two callers who differ in this share no worker: what one may know is not the other's."""
+    return caller.kind, view.subject, view.name, *view.groups
 
 
 def _view(caller: Caller) -> CallerView:

@@ -44,9 +44,8 @@ class Output:
             os.close(self._descriptor)
 
     def call_begins(self) -> None:
-        """Forget what several calls have printed: they are other ones from now on."""
-        if self._running:
-            self._nobodys = 0
+        """Forget what was nobody's: it is counted between two calls, and of those that run together."""
+        self._nobodys = 0
 
     def read(self) -> None:
         """Read what is in the pipe now: all that was printed before the frame that is being handled."""

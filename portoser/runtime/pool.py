@@ -28,7 +28,8 @@ class Key(NamedTuple):
     """
 
     digest: str
-    subject: str
+    caller: Hashable
+    """All that a tool's code may know of its caller, and how it was established who that is."""
 
 
 class Rest(NamedTuple):

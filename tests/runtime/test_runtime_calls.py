@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from portoser.catalog.caller import Caller
+from portoser.catalog.caller import Caller, CallerKind
 from portoser.catalog.errors import PowerError
 from portoser.catalog.revision import Isolation
 
@@ -331,6 +331,16 @@ async def test_a_worker_is_reused_by_its_caller_and_not_by_another(shared_bench:
     assert other.structured["n"] == 1
     assert other.structured["pid"] != first.structured["pid"]
     assert shared_bench.loads == before + 2
+
+
+async def test_a_caller_of_one_name_with_other_groups_has_a_worker_of_its_own(shared_bench: Any) -> None:
+    code = "seen = []\nfrom portoser.tool import ctx\ndef tool():\n    seen.append(sorted(ctx.caller.groups))\n    return {'seen': seen}"
+    for caller in (
+        Caller(subject="same", groups=frozenset(("a", "b"))),
+        Caller(subject="same", groups=frozenset(("a",))),
+        Caller(subject="same", groups=frozenset(("a",)), kind=CallerKind.OIDC),
+    ):
+        assert (await shared_bench.run(code, caller=caller)).structured == {"seen": [sorted(caller.groups)]}
 
 
 async def test_fresh_isolation_gives_each_call_a_worker_of_its_own(shared_bench: Any) -> None:
