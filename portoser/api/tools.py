@@ -14,7 +14,14 @@ from portoser.api.paging import Limit, Name, Skip, did_you_mean, page
 from portoser.api.problems import Refused, problem_item
 from portoser.api.route import BoundedRoute
 from portoser.api.services import Services
-from portoser.api.writing import admitted, applied, owner_of, put, refuse_what_git_owns
+from portoser.api.writing import (
+    admitted,
+    applied,
+    owner_of,
+    put,
+    refuse_what_another_was_granted,
+    refuse_what_git_owns,
+)
 from portoser.catalog.caller import Caller
 from portoser.catalog.change import DeleteTool
 from portoser.catalog.errors import Conflict, Denied, Invalid, NotFound, Problem
@@ -87,6 +94,7 @@ async def add_tool(services: ServicesOf, caller: EditorOf, body: Declared, respo
                 f"There is a tool {registered.name!r} already, at version {registered.version}, of {registered.owner}. "
                 'Send "replace_existing": true to replace it.'
             )
+    refuse_what_another_was_granted(services, declared, registered, caller)
     revision, warnings = await admitted(services, declared, owner=owner_of(registered, caller))
     change = put(
         declared.name,
@@ -134,6 +142,7 @@ async def put_tool(
     _check_match(if_match, existing)
     if existing is not None:
         refuse_what_git_owns(existing, services.repository)
+    refuse_what_another_was_granted(services, declared, existing, caller)
     revision, warnings = await admitted(services, declared, owner=owner_of(existing, caller))
     change = put(
         name, revision, group=declared.group, permissions=declared.permissions, caller=caller, existing=existing

@@ -8,7 +8,8 @@ from portoser.api.problems import Refused
 from portoser.api.services import Services
 from portoser.catalog.caller import Caller
 from portoser.catalog.change import Change, PutTool
-from portoser.catalog.errors import Conflict, Invalid, PortoserError, Problem, Unavailable
+from portoser.catalog.errors import Conflict, Denied, Invalid, PortoserError, Problem, Unavailable
+from portoser.catalog.policy import Role
 from portoser.catalog.revision import Revision
 from portoser.catalog.tool import GIT, REST, DesiredTool, Provenance, RegisteredTool
 from portoser.registry.changes import Applied
@@ -65,6 +66,27 @@ async def admitted(services: Services, declared: DeclaredTool, *, owner: str) ->
 def owner_of(existing: RegisteredTool | None, caller: Caller) -> str:
     """Whose tool it is that a caller writes: a tool keeps the owner who added it, whichever editor replaces it."""
     return existing.owner if existing is not None else f"{REST}{caller.subject}"
+
+
+def refuse_what_another_was_granted(
+    services: Services, declared: DeclaredTool, existing: RegisteredTool | None, caller: Caller
+) -> None:
+    """Whoever replaces another's tool writes code that runs with what the policy grants that other: admins may.
+
+    Raises:
+        Denied: the caller is no admin, and the tool uses powers or requires packages, or did.
+    """
+    if existing is None or existing.owner == owner_of(None, caller):
+        return
+    declaration, revision = declared.declaration, existing.revision
+    if not (declaration.uses or declaration.requires or revision.uses or revision.requires):
+        return
+    if services.access.has_role(services.follower.snapshot, caller, Role.ADMIN):
+        return
+    raise Denied(
+        f"The tool {existing.name!r} is of {existing.owner}, and what it uses and requires is granted to that owner: "
+        f"replacing it takes the role {Role.ADMIN.value!r}. Add a tool of your own under another name."
+    )
 
 
 def put(

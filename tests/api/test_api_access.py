@@ -1,5 +1,6 @@
 """Who sees, calls and changes what over REST, where callers say who they are."""
 
+import httpx
 import pytest
 from live_server import Guarded, Holder
 
@@ -95,6 +96,21 @@ def test_a_refused_change_is_in_the_audit_log(guarded: Guarded) -> None:
     assert entry["path"] == "DELETE /api/mcp/tools/hello"
     assert entry["tool"] == "hello"
     assert entry["outcome"] == "denied"
+
+
+def test_who_replaces_anothers_tool_takes_over_nothing_that_it_was_granted(guarded: Guarded) -> None:
+    def put(by: Holder, **fields: object) -> httpx.Response:
+        body = {"code": "def shared() -> int:\n    return 1\n", "description": "One.", **fields}
+        return guarded.server.api("PUT", "/api/mcp/tools/shared", json=body, by=by)
+
+    uses = {"network": ["api.example.com:443"]}
+    assert put(guarded.admin).status_code == 201
+    assert put(guarded.editor).status_code == 200
+    answer = put(guarded.editor, uses=uses)
+    assert answer.status_code == 403
+    assert "is granted to that owner: replacing it takes the role 'admin'" in answer.json()["detail"]
+    assert put(guarded.admin, uses=uses).status_code == 200
+    assert put(guarded.editor).status_code == 403
 
 
 def test_groups_are_switched_by_admins(guarded: Guarded) -> None:
