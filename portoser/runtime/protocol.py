@@ -19,6 +19,8 @@ MESSAGE_CAP = 1024 * 1024
 """The most bytes that a frame other than a result may have, from a worker."""
 MESSAGE_VALUES = 10_000
 """The most values that such a frame may hold."""
+DESCRIBED_VALUES = 50_000
+"""The most values that a description may hold: its schemas may be large."""
 MOST_BLOCKS = 1000
 """The most blocks that the content of a result may have."""
 ENVELOPE = 256 * 1024
@@ -200,7 +202,7 @@ _SERVER_FRAMES: tuple[type[Frame], ...] = (Setup, Load, CallFrame, RpcResult, De
 _WORKER_FRAMES: tuple[type[Frame], ...] = (Result, Rpc, Log, Progress, Printed, Described, BadCode)
 FROM_SERVER = {kind.TYPE: msgspec.msgpack.Decoder(kind) for kind in _SERVER_FRAMES}
 FROM_WORKER = {kind.TYPE: msgspec.msgpack.Decoder(kind) for kind in _WORKER_FRAMES}
-LARGE_FRAMES = frozenset((Result.TYPE, Described.TYPE))
+LARGE_FRAMES = frozenset((Result.TYPE,))
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -226,6 +228,11 @@ def encode_value(value: Any) -> bytes:
 NIL = msgspec.Raw(encode_value(None))
 
 
+def most_values(kind: int) -> int:
+    """The most values that a frame other than a result may hold."""
+    return DESCRIBED_VALUES if kind == Described.TYPE else MESSAGE_VALUES
+
+
 def decode_from_worker(kind: int, body: bytes | memoryview) -> Frame:
     """The frame that a worker sent.
 
@@ -235,8 +242,10 @@ def decode_from_worker(kind: int, body: bytes | memoryview) -> Frame:
     decoder = FROM_WORKER.get(kind)
     if decoder is None:
         raise ProtocolViolation(f"there is no frame of type {kind}")
-    if kind not in LARGE_FRAMES and msgpack_values(body, MESSAGE_VALUES) > MESSAGE_VALUES:
-        raise ProtocolViolation(f"a frame of type {kind} holds more than {MESSAGE_VALUES} values")
+    if kind not in LARGE_FRAMES:
+        most = most_values(kind)
+        if msgpack_values(body, most) > most:
+            raise ProtocolViolation(f"a frame of type {kind} holds more than {most} values")
     try:
         frame: Frame = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -88,3 +88,11 @@ async def test_a_printed_line_or_a_forged_frame_is_no_description(shared_bench: 
         await shared_bench.describe(
             "import os\nos.write(3, b'\\xff' * 100)\nimport time; time.sleep(5)\ndef tool(): ..."
         )
+
+
+async def test_schemas_may_be_large_and_not_without_end(shared_bench: Any) -> None:
+    code = "from typing import Literal\ndef tool(a: Literal[tuple(f'{n:x}' for n in range(COUNT))]):\n    'It.'\n"
+    described = await shared_bench.describe(code.replace("COUNT", "20_000"))
+    assert len(described.input_schema["properties"]["a"]["enum"]) == 20_000
+    with pytest.raises(CodeError, match="The description of tool cannot be sent: more than the 50,000 values"):
+        await shared_bench.describe(code.replace("COUNT", "60_000"))

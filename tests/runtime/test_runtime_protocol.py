@@ -114,6 +114,12 @@ async def test_a_second_result_does_not_reach_the_next_call(shared_bench: Any) -
     assert second.structured != {"n": 1}
 
 
+@pytest.mark.parametrize("kind", [protocol.Log.TYPE, protocol.Described.TYPE])
+def test_a_frame_of_very_many_values_is_not_decoded(kind: int) -> None:
+    with pytest.raises(protocol.ProtocolViolation, match=f"holds more than {protocol.most_values(kind)} values"):
+        protocol.decode_from_worker(kind, b"\x95" + b"\x80" * 1_000_000)
+
+
 @given(st.integers(0, 255), st.binary(max_size=200))
 def test_any_bytes_are_a_frame_or_a_violation(kind: int, body: bytes) -> None:
     try:

@@ -85,7 +85,7 @@ class Channel:
         """
         encoded = protocol.encode(frame)
         if frame.TYPE not in protocol.LARGE_FRAMES:
-            _check(encoded)
+            _check(encoded, protocol.most_values(frame.TYPE))
         with self._sending:
             self._sock.sendall(encoded)
 
@@ -146,7 +146,7 @@ class RunningCall:
         return answer_of(reply, read)
 
 
-def _check(encoded: bytearray) -> None:
+def _check(encoded: bytearray, most: int) -> None:
     """Refuse here what the server would end the worker for.
 
     Raises:
@@ -155,8 +155,8 @@ def _check(encoded: bytearray) -> None:
     size = len(encoded) - HEADER.size
     if size > protocol.MESSAGE_CAP:
         raise ValueError(f"{size:,} bytes, where {protocol.MESSAGE_CAP:,} can be sent")
-    if msgpack_values(bytes(encoded[HEADER.size :]), protocol.MESSAGE_VALUES) > protocol.MESSAGE_VALUES:
-        raise ValueError(f"more than the {protocol.MESSAGE_VALUES:,} values that can be sent")
+    if msgpack_values(bytes(encoded[HEADER.size :]), most) > most:
+        raise ValueError(f"more than the {most:,} values that can be sent")
 
 
 def _printed(value: object) -> str:

@@ -16,6 +16,7 @@ from portoser.runtime.protocol import (
     MOST_BLOCKS,
     NIL,
     WORKER_FAILED,
+    BadCode,
     CallFrame,
     Describe,
     Load,
@@ -84,7 +85,12 @@ def _serve(channel: Channel) -> None:
 
             answer = describe(frame)
             _flush()
-            channel.send(answer)
+            try:
+                channel.send(answer)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                path, _, name = frame.entrypoint.partition(":")
+                message = f"The description of {name} cannot be sent: {error}."
+                channel.send(BadCode(message, path, 0, 0, "Use smaller types, or fewer."))
 
 
 class Program:
