@@ -1,9 +1,12 @@
 """Whether a call left something behind in its process that the next one would meet.
 
 What a tool keeps in its own modules stays, for the same caller: a cache is no dirt. Neither is what it has imported,
-nor what it told :mod:`logging`, and nothing that it registered with :mod:`atexit` ever runs. Everything else that a
-call changes in the process should be as before when the call ends. The look costs a few microseconds: it compares, by
-identity, what is there with what was there when the program had been loaded, and asks the kernel some short questions.
+nor what it told :mod:`logging`, and nothing that it registered with :mod:`atexit` ever runs. Looked at is what tools
+change by accident most, and what the next call would suffer from most: the environment, streams, hooks, import paths,
+the names of builtins, json and the powers, threads, descriptors, signals, timers, working directory, umask, the limits
+of files. The look costs a few microseconds: it compares, by identity, what is there with what was there when the
+program had been loaded, and asks the kernel some short questions. What it does not look at, such as other modules of
+the standard library, stays for the same caller.
 
 It finds accidents, and is no defence: code that wants to deceive it shares its process, and would find what it left
 behind for its own caller alone.
