@@ -51,6 +51,12 @@ def limit_files(size: int, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
+def limit_stack(size: int) -> None:
+    """Let the stack of this process's first thread grow to ``size`` and no further, for good."""
+    size = _within(resource.RLIMIT_STACK, size)
+    resource.setrlimit(resource.RLIMIT_STACK, (size, size))
+
+
 class MemoryLimit:
     """The memory that tool code may have, beyond what the worker itself has when it begins.
 

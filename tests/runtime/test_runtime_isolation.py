@@ -148,7 +148,11 @@ async def test_the_kernel_says_that_zygotes_and_workers_are_confined(confined: B
     await confined.describe("def tool(): return 1")
     kinds = set()
     for process in psutil.Process().children(recursive=True):
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        try:
+            text = Path(f"/proc/{process.pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # the worker that has described has just ended
+            continue
+        status = dict(line.split(":\t", 1) for line in text.splitlines())
         kinds.add(status["Name"])
         if status["Name"] in ("portoser-worker", "portoser-call", "portoser-descri"):
             assert (status["Seccomp"], status["NoNewPrivs"], status["Threads"]) == ("2", "1", "1"), status["Name"]

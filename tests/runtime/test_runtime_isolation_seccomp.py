@@ -59,9 +59,9 @@ def test_what_is_listed_is_allowed_and_all_else_is_refused(machine: str) -> None
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_who_sees_the_machines_files_changes_neither_rights_nor_times(machine: str) -> None:
+def test_who_sees_the_machines_files_neither_changes_their_rights_and_times_nor_reads_attributes(machine: str) -> None:
     numbers = syscalls.table(machine)
-    for name in ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimensat"):
+    for name in ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimensat", "getxattr", "llistxattr"):
         if name in numbers:
             assert verdict(WORKER, machine, numbers[name]) == ALLOW
             assert verdict(WORKER_AMONG_FILES, machine, numbers[name]) in (errno.EPERM, errno.ENOSYS)
@@ -80,6 +80,7 @@ def test_who_sees_the_machines_files_changes_neither_rights_nor_times(machine: s
         ("setsockopt", [(3, 1, 7), (3, 1, 20)], [(3, 1, 26), (3, 1, 50), (3, 6, 7)]),
         ("fcntl", [(3, 1), (3, 4), (3, 6), (3, 1030)], [(3, 8), (3, 10), (3, 1024), (3, 1026), (3, 1031)]),
         ("ioctl", [(1, 0x5401), (1, 0x5421)], [(0, 0x5412), (0, 0x541C), (3, 0x40049409), (0, 0x15412 << 16)]),
+        ("mmap", [(0, 1, 3, 0x22), (0, 1, 3, 0x2_0022)], [(0, 1, 3, 0x122), (0, 1, 3, 0x4_0022)]),
         ("prlimit64", [(0, 7), (4711, 7)], [(1, 7)]),
         ("getpriority", [(0, 0), (0, 4711)], [(0, 1), (1, 4711), (2, 0)]),
         ("sched_getaffinity", [(0,), (4711,)], [(1,)]),

@@ -1,5 +1,6 @@
 """A zygote that comes up with less than the first one, or runs out of something, does no harm."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -85,3 +86,17 @@ def test_a_zygote_without_room_for_descriptors_says_so_and_goes_on() -> None:
 async def test_a_worker_knows_nothing_of_how_it_was_started(bench: Bench) -> None:
     code = "import sys\ndef tool(): return {'argv': sys.argv, 'orig': sys.orig_argv}"
     assert (await bench.run(code)).structured == {"argv": [""], "orig": [""]}
+
+
+async def test_what_is_not_counted_as_memory_is_bounded(bench: Bench) -> None:
+    code = """
+        import mmap, resource
+        def tool():
+            try:
+                mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100)
+            except OSError as error:
+                return {"stack": resource.getrlimit(resource.RLIMIT_STACK), "refused": error.errno}
+    """
+    said = (await bench.run(code)).structured
+    assert said["refused"] == errno.EPERM
+    assert 0 < said["stack"][0] == said["stack"][1] <= 8 << 20

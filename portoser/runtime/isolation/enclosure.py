@@ -22,6 +22,8 @@ from portoser.runtime.isolation.view import DEVICES, view
 
 _THREADS = 128
 """How many threads a worker may have that is a user of its own."""
+_STACK = 8 * confine.MIB
+"""How far the stack of a worker's first thread may grow: it is not counted as memory."""
 _THREADS_OF_ALL = 1024
 """How many the workers of one user namespace may have together."""
 _LIKELY_TO_GO, _FIRST_TO_GO = b"500", b"900"
@@ -174,6 +176,7 @@ class Enclosure:
             OSError: a step failed. The process must end.
         """
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        confine.limit_stack(_STACK)
         if self.layers is None:
             kernel.no_new_privileges()
             return

@@ -44,7 +44,7 @@ _ALWAYS = """
     renameat renameat2 link linkat symlink symlinkat chmod fchmod fchmodat fchmodat2 umask truncate ftruncate
     fallocate fsync fdatasync sync_file_range utime utimes utimensat futimesat copy_file_range sendfile fadvise64
     readahead getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
-    mmap munmap mremap mprotect madvise brk msync
+    munmap mremap mprotect madvise brk msync
     poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
     eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime
     recvfrom shutdown getsockopt getsockname getpeername
@@ -69,13 +69,15 @@ _SOL_SOCKET, _SOCKET_OPTIONS = 1, (7, 8, 20, 21)
 _PR_GET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_NAME, _PR_GET_NAME, _PR_CAPBSET_READ = 2, 3, 15, 16, 23
 _PR_GET_NO_NEW_PRIVS, _PR_SET_VMA = 39, 0x5356_4D41
 
+_MAP_GROWS_DOWN, _MAP_HUGE = 0x100, 0x4_0000
 _PRIO_PROCESS = 0
 _OF_ITSELF = (When(0, (0, PID)),)
 
 _OF_NAMES = """
     chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat
+    getxattr lgetxattr listxattr llistxattr
 """
-"""What changes rights and times, of which Landlock knows nothing."""
+"""What changes rights and times, or reads attributes by a file's name: Landlock knows nothing of it."""
 
 _OF_ZYGOTES = """
     fork clone wait4 waitid kill pidfd_open sendmsg recvmsg
@@ -85,6 +87,8 @@ _OF_ZYGOTES = """
 
 WORKER: Rules = {
     **dict.fromkeys(_ALWAYS.split(), ()),
+    # No stacks, which are not counted as memory, and no huge pages, which are the machine's.
+    "mmap": (When(3, (0,), _MAP_GROWS_DOWN | _MAP_HUGE),),
     # A thread of this process, in the namespaces that it has.
     "clone": (When(0, (_CLONE_THREAD,), _CLONE_THREAD | _CLONE_NEW | _CLONE_VFORK | _CLONE_PTRACE),),
     # No owner of signals, no leases, no pipes that hold more memory than they begin with.
