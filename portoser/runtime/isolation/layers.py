@@ -141,8 +141,10 @@ def measure(shown: View, without: Iterable[str] = (), scratch: str | None = None
     as_user = spaces is not None and spaces.as_user
     if Name.UID in left:
         uid = _LEFT_OUT
-    elif as_user or not inside:
+    elif not inside:
         uid = Layer(False, "only root can give workers users of their own; they run as the server's, without its files")
+    elif as_user:
+        uid = Layer(False, "root needs CAP_SYS_ADMIN to give workers users of their own; they run as the server's")
     elif spaces is not None and namespaces_.holds:
         uid = _user(spaces.why_no_user)
     else:
