@@ -364,8 +364,10 @@ class Asking:
 
 
 def _mark(question: Question) -> str:
-    # A question without a key of its own is known by its number, and by what it says.
-    return question.mark(with_message=question.key.isdecimal())
+    # A question without a key of its own is known by its number, and by what it says. So is one without a form: its
+    # answer says yes to the message and nothing else.
+    has_form = bool(question.schema.get("properties"))
+    return question.mark(with_message=question.key.isdecimal() or not has_form)
 
 
 def _reply(answer: Answer) -> dict[str, Any]:

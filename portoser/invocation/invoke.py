@@ -13,12 +13,12 @@ from portoser.audit.fitting import ARGUMENTS_LIMIT, fit
 from portoser.audit.redaction import Redactor
 from portoser.catalog.caller import Caller
 from portoser.catalog.errors import NotFound, Unavailable
-from portoser.catalog.requirement import ungranted
 from portoser.catalog.tool import RegisteredTool
 from portoser.invocation.asking import ANSWER_SECONDS, Asking, Questions
 from portoser.invocation.asks import Asks, Later, Refused
 from portoser.invocation.attempt import Attempt
 from portoser.invocation.confirm import question
+from portoser.invocation.granted import GrantedPackages
 from portoser.invocation.lent import AskingPowers, Files, Tainting
 from portoser.invocation.limits import Concurrency, RateLimiter
 from portoser.invocation.needs import Code, Recorder, Registered
@@ -40,6 +40,8 @@ _LARGE = 256 * 1024
 """From so many characters on, a result is looked through in a thread, so that other calls go on."""
 
 _WITHOUT_ANSWERS = Later()
+
+_NOT_GRANTED = "packages_not_granted"
 
 _UNRECORDED = "The call cannot be recorded in the audit log right now, so {what}. Try again in a moment."
 
@@ -75,6 +77,7 @@ class Invocation:
         self._rates = RateLimiter(clock=clock)
         self._concurrency = Concurrency()
         self._prepared = PreparedRevisions()
+        self._packages = GrantedPackages()
         self._plain_redactor = Redactor.for_schema(None)
 
     async def invoke(
@@ -130,11 +133,9 @@ class Invocation:
         if not decision.allowed or prepared is None or served is None:
             return await self._refuse(attempt, Outcome.DENIED, decision.reason, decision.message)
         tool = served.registered
-        if tool.revision.requires:
-            taken_back = ungranted(snapshot.policy, tool.revision.requires, owner=tool.owner, tool=tool.name)
-            if taken_back:
-                message = f"The policy does not let {tool.name} require {', '.join(taken_back)} any more."
-                return await self._refuse(attempt, Outcome.DENIED, "packages_not_granted", message)
+        taken_back = self._packages.refusal(snapshot.policy, tool)
+        if taken_back is not None:
+            return await self._refuse(attempt, Outcome.DENIED, _NOT_GRANTED, taken_back)
         if prepared.validator is None:
             return await self._refuse(attempt, Outcome.ERROR, "invalid_schema", prepared.bad_schema or "")
         problems = prepared.validator.problems(arguments)
@@ -159,6 +160,9 @@ class Invocation:
         decision = self._access.decide(snapshot, attempt.name, attempt.caller)
         if not decision.allowed:
             raise Refused(Outcome.DENIED, decision.reason, decision.message)
+        taken_back = self._packages.refusal(snapshot.policy, tool)
+        if taken_back is not None:
+            raise Refused(Outcome.DENIED, _NOT_GRANTED, taken_back)
         if snapshot.tools[attempt.name].registered.revision.digest != tool.revision.digest:
             message = f"{tool.name} was changed while its question was asked, so it was not run. Call it again."
             raise Refused(Outcome.INVALID, "expired_state", message)

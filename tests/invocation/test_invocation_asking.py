@@ -13,6 +13,7 @@ from portoser.audit.entry import Outcome
 from portoser.audit.redaction import PLACEHOLDER
 from portoser.audit.writer import AuditWriter
 from portoser.catalog.errors import PowerError, Unavailable
+from portoser.catalog.policy import Policy, PowerRule
 from portoser.catalog.question import Action, Answer, Question
 from portoser.catalog.revision import Limits
 from portoser.catalog.units import Rate
@@ -155,6 +156,17 @@ async def test_a_question_that_says_something_else_is_asked_again(world: World) 
     first = await call(world)
     second = await call(world, answered(first, size="L"))
     assert (second.reason, second.message) == ("question", "Number 1?")
+
+
+async def test_agreeing_to_one_message_is_not_agreeing_to_another_under_its_key(world: World) -> None:
+    amounts = iter((5, 5_000))
+
+    async def careless(ask: Ask) -> str:
+        return (await ask(f"Pay {next(amounts)}?", {"type": "object", "properties": {}}, "pay"))["action"]
+
+    world.body = asking(careless)
+    second = await call(world, answered(await call(world)))
+    assert (second.reason, second.message) == ("question", "Pay 5000?")
 
 
 # States ---------------------------------------------------------------------------------------------------------
@@ -486,6 +498,28 @@ async def test_what_was_changed_or_taken_away_while_it_was_asked_does_not_run(wo
     refused = await call(world, Live(forbidden))
     assert (refused.outcome, refused.reason) == (Outcome.DENIED, "forbidden")
     assert world.programs == []
+
+
+async def test_packages_that_were_taken_back_keep_a_call_from_running_also_while_it_is_asked(world: World) -> None:
+    def grant(*packages: str) -> None:
+        rules = (PowerRule(grants={"requires": list(packages)}),)
+        world.snapshot = msgspec.structs.replace(world.snapshot, policy=Policy(powers=rules))
+
+    async def taken_back(question: Question) -> Answer:
+        grant("httpx")
+        return YES
+
+    async def agreed(question: Question) -> Answer:
+        return YES
+
+    world.serve(tool(confirm="Sure?", requires=("tiny==1",)))
+    grant("tiny")
+    assert (await call(world, Live(agreed))).outcome is Outcome.OK
+    for ask in (taken_back, agreed):
+        refused = await call(world, Live(ask))
+        assert (refused.outcome, refused.reason) == (Outcome.DENIED, "packages_not_granted")
+        assert refused.message == "The policy does not let refund require tiny any more."
+    assert len(world.programs) == 1
 
 
 async def test_a_confirmed_call_that_asks_is_not_confirmed_again(world: World) -> None:
