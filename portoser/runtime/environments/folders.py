@@ -7,6 +7,7 @@ uses one shares it, so that several servers may use the same data directory.
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -73,7 +74,11 @@ class Folders:
         folder = self.root / environment_id(lock)
         if not (folder / _MARKER).is_file():
             return None
-        descriptor = self._lock_file(folder.name)
+        try:
+            descriptor = self._lock_file(folder.name)
+        except OSError as error:
+            log.warning("environment.unusable", folder=folder.name, reason=error.strerror)
+            return None
         try:
             # While another process removes it, it is as good as gone.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -233,17 +238,31 @@ def _close(folder: Path) -> int:
     """
     size = 0
     folder.joinpath(".lock").unlink(missing_ok=True)  # uv's own
-    for parent, _, files in os.walk(folder, topdown=False):
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for name in folders + files:
+            if (link := Path(parent, name)).is_symlink():  # no wheel has one, and it could lead anywhere
+                link.unlink()
         for name in files:
             path = Path(parent, name)
-            if path.is_symlink():  # no wheel has one, and it could lead anywhere
-                path.unlink()
+            if not path.exists():
                 continue
             size += path.stat().st_size
             path.chmod(0o555 if path.stat().st_mode & 0o100 else 0o444)
         Path(parent).chmod(0o555)
-    os.sync()
+    _flush(folder)
     return size
+
+
+def _flush(folder: Path) -> None:
+    """Wait until the file system that a folder is on has written everything; others may be busy."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(descriptor) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+    finally:
+        os.close(descriptor)
 
 
 def _remove(folder: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
@@ -90,10 +90,9 @@ class Uv:
 
         Raises:
             Unresolvable: there is no such set of wheels.
-            Unavailable: an index cannot be reached, or it took too long.
+            Unavailable: an index cannot be reached, it took too long, or there is no room.
         """
-        with tempfile.TemporaryDirectory(prefix="portoser-lock-") as made:
-            folder = Path(made)
+        with _room("resolved") as folder:
             (folder / "requirements.in").write_text("".join(f"{each}\n" for each in requires), encoding="utf-8")
             (folder / "ours.txt").write_text("".join(f"{each}\n" for each in ours()), encoding="utf-8")
             _write_ours(folder / "ours")
@@ -120,8 +119,7 @@ class Uv:
             Unresolvable: a wheel is not what the lock says, or there is none for this machine.
             Unavailable: an index cannot be reached, it took too long, or there is no room.
         """
-        with tempfile.TemporaryDirectory(prefix="portoser-lock-") as made:
-            folder = Path(made)
+        with _room("installed") as folder:
             (folder / "lock.txt").write_text(lock, encoding="utf-8")
             await self._run(
                 "pip",
@@ -200,6 +198,19 @@ class Uv:
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_BUILD": "1",
         }
+
+
+@contextlib.contextmanager
+def _room(doing: str) -> Iterator[Path]:
+    """A folder for what uv reads and writes, for as long as that takes."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="portoser-lock-") as made:
+            yield Path(made)
+    except OSError as error:
+        raise Unavailable(
+            f"The packages cannot be {doing}: {error.strerror}. Make room in the folder of temporary files (TMPDIR).",
+            retry_after=RETRY_SECONDS,
+        ) from error
 
 
 def binary() -> str:
