@@ -8,6 +8,7 @@ cause, ends each call that it was running with one reason, and nothing else.
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -201,11 +202,15 @@ class WorkerProcess(Frames):
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of asyncio's interface."""
         if self._ended is None and self._status is None:
-            self._grace = self._loop.call_later(
-                _GRACE, self.kill, "protocol_error", "The tool closed the channel of its worker."
-            )
+            self._grace = self._loop.call_later(_GRACE, self._left_without_channel)
         else:
             self._conclude()
+
+    def _left_without_channel(self) -> None:
+        """The channel has been closed for a while, and nobody has told of an end."""
+        if self._pidfd is not None and _has_ended(self._pidfd):
+            return  # the zygote is behind with telling how
+        self.kill("protocol_error", "The tool closed the channel of its worker.")
 
     def send(self, encoded: bytes | bytearray) -> None:
         """Send an encoded frame; nothing happens where the worker has ended."""
@@ -408,3 +413,9 @@ def _pid_of(pidfd: int) -> int | None:
     except OSError:
         return None
     return next((int(line[4:]) for line in lines if line.startswith(b"Pid:")), None)
+
+
+def _has_ended(pidfd: int) -> bool:
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(0))

@@ -6,6 +6,7 @@ import signal
 import textwrap
 from typing import Any
 
+import psutil
 import pytest
 from runtime_bench import Bench
 
@@ -136,6 +137,22 @@ async def test_a_process_that_ends_says_how(shared_bench: Any, body: str, reason
     assert (execution.outcome, execution.reason) == ("error", reason)
     assert message in execution.message
     assert execution.logs.startswith("before\n")
+    await survives(shared_bench)
+
+
+async def test_how_a_process_ended_is_told_though_its_zygote_is_behind(shared_bench: Any) -> None:
+    await survives(shared_bench)
+    [zygote] = [child for child in psutil.Process().children() if child.name() == "portoser-call"]
+    code = "def tool():\n    import time, ctypes; time.sleep(0.2); ctypes.string_at(0)"
+    call = asyncio.create_task(shared_bench.run(code))
+    await asyncio.sleep(0.1)
+    zygote.suspend()
+    try:
+        await asyncio.sleep(1)
+        assert not call.done()
+    finally:
+        zygote.resume()
+    assert (await call).reason == "crashed"
     await survives(shared_bench)
 
 
