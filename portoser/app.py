@@ -26,7 +26,7 @@ from portoser.audit.writer import AuditWriter
 from portoser.banner import banner
 from portoser.beginning import BACKLOG, Beginning
 from portoser.catalog.errors import PortoserError
-from portoser.connections import Connection
+from portoser.connections import IDLE_SECONDS, Connection
 from portoser.housekeeping import keep_house
 from portoser.identity.authenticate import Authenticator
 from portoser.identity.middleware import IdentityMiddleware
@@ -260,6 +260,7 @@ async def _serve(settings: Settings, sock: socket.socket, beginning: Beginning) 
                 proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_keep_alive=IDLE_SECONDS,
                 backlog=BACKLOG,
             )
         )

@@ -11,6 +11,11 @@ log = structlog.get_logger(__name__)
 REQUEST_SECONDS: Final = 60.0
 """How long a client may take to send a request, from the connection's or the request's first byte to its last."""
 
+IDLE_SECONDS: Final = 75
+"""How long a connection is kept open between two requests: longer than a client or a load balancer keeps it (usually 60
+at most), so that it is they who close it, and no request meets a connection that is just being closed.
+"""
+
 _TIMED_OUT: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 35\r\n\r\n"
     b"The request did not come to its end"
